@@ -1,0 +1,155 @@
+"""The graph: what the network computes for one sample, as immutable data.
+
+A `Graph` is a feed-forward chain of nodes in topological order. Shapes are per sample, without the batch
+dimension: (C, H, W) for maps, (C,) for vectors. Weights are read-only float32 arrays by name. Everything else
+(the ONNX file, the plan, the C, the simulator) is derived from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pmeta.codegen.errors import ModelError
+from pmeta.codegen.onnx_node import OnnxNode
+
+Shape = tuple[int, ...]
+Float32Array = npt.NDArray[np.float32]
+
+
+def frozen_float32(array: npt.ArrayLike) -> Float32Array:
+    """A read-only, C-contiguous float32 copy of `array`."""
+    copy = np.array(array, dtype=np.float32, order="C")
+    copy.setflags(write=False)
+    return copy
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator of the graph. Its subclasses live in `pmeta.codegen.operators`, one file each."""
+
+    name: str  # unique in the graph; also the layer's name where the node is a layer
+    input: str  # the activation it reads
+    output: str  # the activation it writes
+
+    @classmethod
+    def from_onnx(cls, node: OnnxNode) -> Node:
+        """The node as pmeta sees it; raises UnsupportedError for what it cannot generate."""
+        raise NotImplementedError
+
+    def to_onnx(self) -> OnnxNode:
+        """The ONNX node that `from_onnx` reads back as an equal one."""
+        raise NotImplementedError
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of the output for one sample; raises ModelError where the input does not fit."""
+        raise NotImplementedError
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """Names of the weights it owns: (weight,) or (weight, bias); empty where it is not a layer."""
+        return ()
+
+    def weight_shapes(self, input_shape: Shape) -> tuple[Shape, ...]:
+        """Shapes that `weight_names` must have for this input."""
+        return ()
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether it counts as a layer of the paper: a row of the step-size table α."""
+        return bool(self.weight_names)
+
+    def attention_channels(self, input_shape: Shape) -> tuple[int, int]:
+        """(channels of γ^fw, channels of γ^bw) for a layer (Eqs. 10 and 11)."""
+        return input_shape[0], self.output_shape(input_shape)[0]
+
+    def forward_macs(self, input_shape: Shape) -> int:
+        """Nominal multiply-accumulates of one forward pass (padding taps count)."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A feed-forward chain of nodes with its weights.
+
+    Invariants, checked at construction: names are unique, each node reads what the one before it wrote, shapes
+    follow from the input's, and every weight exists with the shape its node needs.
+    """
+
+    name: str
+    input: str  # name of the input activation
+    input_shape: Shape  # per sample, (C, H, W) or (C,)
+    nodes: tuple[Node, ...]
+    weights: Mapping[str, Float32Array]
+    shapes: Mapping[str, Shape] = None  # type: ignore[assignment]  # of every activation; derived
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+        object.__setattr__(self, "shapes", MappingProxyType(self._checked_shapes()))
+
+    def _checked_shapes(self) -> dict[str, Shape]:
+        if not self.nodes:
+            raise ModelError("the graph has no nodes", self.name, "export a network with at least one layer")
+        shapes: dict[str, Shape] = {self.input: self.input_shape}
+        names: set[str] = set()
+        current = self.input
+        for node in self.nodes:
+            where = f"{self.name}, node '{node.name}'"
+            if node.name in names or node.output in shapes:
+                raise ModelError("a name is used twice", where, "give every node and tensor its own name")
+            if node.input != current:
+                raise ModelError(
+                    f"reads '{node.input}', but the node before it writes '{current}'",
+                    where,
+                    "pmeta needs a chain without branches",
+                )
+            names.add(node.name)
+            self._check_weights(node, shapes[current], where)
+            shapes[node.output] = node.output_shape(shapes[current])
+            if prod(shapes[node.output]) < 1:
+                raise ModelError("the output is empty", where, "use a larger input or smaller windows")
+            current = node.output
+        return shapes
+
+    def _check_weights(self, node: Node, input_shape: Shape, where: str) -> None:
+        for name, shape in zip(node.weight_names, node.weight_shapes(input_shape), strict=True):
+            array = self.weights.get(name)
+            if array is None:
+                raise ModelError(f"weight '{name}' is missing", where, "export the model again")
+            if array.dtype != np.float32 or array.shape != shape:
+                raise ModelError(
+                    f"weight '{name}' is {array.dtype} {array.shape}, expected float32 {shape}",
+                    where,
+                    "export the model again",
+                )
+
+    @property
+    def output(self) -> str:
+        """Name of the last activation: the logits, or the prediction of a regression."""
+        return self.nodes[-1].output
+
+    @property
+    def output_shape(self) -> Shape:
+        """Per-sample shape of the output."""
+        return self.shapes[self.output]
+
+    @property
+    def layers(self) -> tuple[Node, ...]:
+        """The nodes with weights, in topological order: the rows of α."""
+        return tuple(node for node in self.nodes if node.is_layer)
+
+    def same_as(self, other: object) -> bool:
+        """Whether both graphs are equal, weights compared by bytes."""
+        if not isinstance(other, Graph):
+            return False
+        mine: tuple[Any, ...] = (self.name, self.input, self.input_shape, self.nodes, sorted(self.weights))
+        theirs = (other.name, other.input, other.input_shape, other.nodes, sorted(other.weights))
+        return mine == theirs and all(
+            self.weights[name].tobytes() == other.weights[name].tobytes() for name in self.weights
+        )

@@ -1,0 +1,261 @@
+"""model.onnx: reading and writing, without loss.
+
+The file is valid ONNX that any runtime executes. What adaptation needs rides along as initializers named
+`pmeta.alpha`, `pmeta.alpha_in.<layer>`, `pmeta.alpha_out.<layer>`, `pmeta.att.<layer>.{fw,bw}.{w1,b1,w2,b2}`, and
+one JSON record under the key `pmeta` in `metadata_props`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import TensorProto, helper, numpy_helper
+
+from pmeta.codegen.adaptation import (
+    SCHEMA_VERSION,
+    Adaptation,
+    AttentionModule,
+    InputEncoding,
+    LayerAttention,
+    Model,
+)
+from pmeta.codegen.errors import ModelError, UnsupportedError
+from pmeta.codegen.graph import Float32Array, Graph, Shape, frozen_float32
+from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators import OPERATORS
+
+OPSET = 21  # the first whose GroupNormalization has one scale per channel
+IR_VERSION = 10
+MAX_FILE_BYTES = 512 * 1024 * 1024
+RECORD_KEY = "pmeta"
+PREFIX = "pmeta."
+ATTENTION_PARTS = ("w1", "b1", "w2", "b2")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of the model file: how firmware, manifest and host tool name a model."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_model(model: Model, path: Path) -> None:
+    """Write `model` to `path`: the same model gives the same bytes. Replaces the file in one step."""
+    data = _to_proto(model).SerializeToString(deterministic=True)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ModelError(f"cannot be written ({error.strerror})", str(path), "choose a writable place") from error
+
+
+def load_model(path: Path) -> Model:
+    """Read a model with its adaptation record; raises ModelError or UnsupportedError."""
+    proto = _read_proto(path)
+    record_text = {entry.key: entry.value for entry in proto.metadata_props}.get(RECORD_KEY)
+    if record_text is None:
+        raise ModelError(
+            "has no adaptation record", str(path), "export it with pmeta-train, which adds step sizes and the record"
+        )
+    weights = _initializers(proto, path)
+    graph = _graph_from_proto(proto, weights, path)
+    return Model(graph, _adaptation_from(record_text, graph, weights, path))
+
+
+# --- writing -------------------------------------------------------------------------------------------------
+
+
+def _to_proto(model: Model) -> onnx.ModelProto:
+    graph = model.graph
+    nodes = [node.to_onnx() for node in graph.nodes]
+    arrays = {**graph.weights, **_adaptation_arrays(model.adaptation)}
+    proto = helper.make_graph(
+        [helper.make_node(n.op_type, n.inputs, n.outputs, name=n.name, **n.attributes) for n in nodes],
+        graph.name,
+        [helper.make_tensor_value_info(graph.input, TensorProto.FLOAT, ["N", *graph.input_shape])],
+        [helper.make_tensor_value_info(graph.output, TensorProto.FLOAT, ["N", *graph.output_shape])],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )
+    result = helper.make_model(
+        proto, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="pmeta", ir_version=IR_VERSION
+    )
+    helper.set_model_props(result, {RECORD_KEY: _record_json(model)})
+    return result
+
+
+def _adaptation_arrays(adaptation: Adaptation) -> dict[str, Float32Array]:
+    arrays: dict[str, Float32Array] = {PREFIX + "alpha": adaptation.alpha}
+    for kind, table in (("alpha_in", adaptation.alpha_in), ("alpha_out", adaptation.alpha_out)):
+        arrays.update({f"{PREFIX}{kind}.{layer}": array for layer, array in sorted(table.items())})
+    for layer, attention in sorted(adaptation.attention.items()):
+        for direction, module in (("fw", attention.fw), ("bw", attention.bw)):
+            if module is not None:
+                for part in ATTENTION_PARTS:
+                    arrays[f"{PREFIX}att.{layer}.{direction}.{part}"] = getattr(module, part)
+    return arrays
+
+
+def _record_json(model: Model) -> str:
+    adaptation = model.adaptation
+    record = {
+        "schema": SCHEMA_VERSION,
+        "method": adaptation.method,
+        "ways": adaptation.ways,
+        "shots": adaptation.shots,
+        "steps": adaptation.steps,
+        "rho_fw": adaptation.rho_fw,
+        "rho_bw": adaptation.rho_bw,
+        "loss": adaptation.loss,
+        "sample_batch": adaptation.sample_batch,
+        "layers": [layer.name for layer in model.graph.layers],
+        "update": [list(parts) for parts in adaptation.updates],
+        "input": {
+            "encoding": adaptation.encoding.kind,
+            "scale": list(adaptation.encoding.scale),
+            "offset": list(adaptation.encoding.offset),
+        },
+        "class_names": list(adaptation.class_names),
+        "training": dict(adaptation.training),
+    }
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+# --- reading -------------------------------------------------------------------------------------------------
+
+
+def _read_proto(path: Path) -> onnx.ModelProto:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ModelError(f"is larger than {MAX_FILE_BYTES >> 20} MiB", str(path), "use a smaller model")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
+    try:
+        proto = onnx.load_model_from_string(data)
+        # What lies in other files must not be read: the checker would follow such paths.
+        if any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer):
+            raise UnsupportedError("keeps weights in other files", str(path), "save it as one file")
+        onnx.checker.check_model(proto)
+    except DecodeError as error:
+        raise ModelError("is not an ONNX file", str(path), "pass the model.onnx that pmeta-train wrote") from error
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"is not valid ONNX ({reason})", str(path), "export it again") from error
+    opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset < OPSET:
+        raise UnsupportedError(
+            f"uses opset {opset}, pmeta needs {OPSET} or later", str(path), "export with a newer opset"
+        )
+    return proto
+
+
+def _initializers(proto: onnx.ModelProto, path: Path) -> dict[str, Float32Array]:
+    arrays: dict[str, Float32Array] = {}
+    for tensor in proto.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            raise UnsupportedError(f"weight '{tensor.name}' is not float32", str(path), "export in float32")
+        arrays[tensor.name] = frozen_float32(numpy_helper.to_array(tensor))
+    return arrays
+
+
+def _graph_from_proto(proto: onnx.ModelProto, arrays: Mapping[str, Float32Array], path: Path) -> Graph:
+    inputs = [value for value in proto.graph.input if value.name not in arrays]
+    if len(inputs) != 1 or len(proto.graph.output) != 1:
+        raise UnsupportedError("needs exactly one input and one output", str(path), "export a plain classifier")
+    shapes = {name: array.shape for name, array in arrays.items()}
+    nodes = []
+    for index, node_proto in enumerate(proto.graph.node):
+        node = OnnxNode.from_proto(node_proto, index, shapes)
+        operator = OPERATORS.get(node.op_type)
+        if operator is None or node_proto.domain not in ("", "ai.onnx"):
+            raise node.unsupported("the operator is not supported", f"use only {', '.join(sorted(OPERATORS))}")
+        nodes.append(operator.from_onnx(node))
+    used = {name for node in nodes for name in node.weight_names}
+    graph = Graph(
+        name=proto.graph.name or path.stem,
+        input=inputs[0].name,
+        input_shape=_sample_shape(inputs[0], path),
+        nodes=tuple(nodes),
+        weights={name: array for name, array in arrays.items() if name in used},
+    )
+    if proto.graph.output[0].name != graph.output:
+        raise ModelError("the graph's output is not what its last node writes", str(path), "export it again")
+    return graph
+
+
+def _sample_shape(value: onnx.ValueInfoProto, path: Path) -> Shape:
+    dims = value.type.tensor_type.shape.dim[1:]  # the first is the batch
+    shape = tuple(int(dim.dim_value) for dim in dims)
+    if not shape or min(shape) < 1:
+        raise UnsupportedError(f"the input shape {shape} is not fixed", str(path), "export with fixed C, H, W")
+    return shape
+
+
+def _adaptation_from(text: str, graph: Graph, arrays: Mapping[str, Float32Array], path: Path) -> Adaptation:
+    where = f"{path}, adaptation record"
+    try:
+        record: dict[str, Any] = json.loads(text)
+        if record["schema"] != SCHEMA_VERSION:
+            raise ModelError(f"has schema {record['schema']}, expected {SCHEMA_VERSION}", where, "update pmeta")
+        names = [layer.name for layer in graph.layers]
+        if record["layers"] != names:
+            raise ModelError(f"names the layers {record['layers']}, the graph has {names}", where, "export it again")
+        adaptation = Adaptation(
+            method=str(record["method"]),
+            ways=int(record["ways"]),
+            shots=int(record["shots"]),
+            alpha=arrays[PREFIX + "alpha"],
+            updates=tuple(tuple(parts) for parts in record["update"]),
+            rho_fw=int(record["rho_fw"]),
+            rho_bw=int(record["rho_bw"]),
+            encoding=_encoding_from(record["input"]),
+            attention=_attention_from(names, arrays),
+            alpha_in=_tables_from("alpha_in", names, arrays),
+            alpha_out=_tables_from("alpha_out", names, arrays),
+            loss=record["loss"],
+            sample_batch=int(record["sample_batch"]),
+            class_names=tuple(str(name) for name in record["class_names"]),
+            training=record["training"],
+        )
+        steps = int(record["steps"])
+    except KeyError as error:
+        raise ModelError(f"lacks {error}", where, "export it again") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"is damaged ({error})", where, "export it again") from error
+    if steps != adaptation.steps:
+        raise ModelError(f"says {steps} steps, pmeta.alpha has {adaptation.steps}", where, "export it again")
+    return adaptation
+
+
+def _encoding_from(record: Mapping[str, Any]) -> InputEncoding:
+    # Values were written from float32; as float32 they come back without loss.
+    scale = tuple(float(np.float32(v)) for v in record["scale"])
+    offset = tuple(float(np.float32(v)) for v in record["offset"])
+    return InputEncoding(record["encoding"], scale, offset)
+
+
+def _attention_from(names: list[str], arrays: Mapping[str, Float32Array]) -> dict[str, LayerAttention]:
+    found = {}
+    for layer in names:
+        modules = [_attention_module(f"{PREFIX}att.{layer}.{direction}.", arrays) for direction in ("fw", "bw")]
+        if any(module is not None for module in modules):
+            found[layer] = LayerAttention(*modules)
+    return found
+
+
+def _attention_module(prefix: str, arrays: Mapping[str, Float32Array]) -> AttentionModule | None:
+    present = [prefix + part in arrays for part in ATTENTION_PARTS]
+    if not any(present):
+        return None
+    return AttentionModule(*(arrays[prefix + part] for part in ATTENTION_PARTS))
+
+
+def _tables_from(kind: str, names: list[str], arrays: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
+    return {name: arrays[key] for name in names if (key := f"{PREFIX}{kind}.{name}") in arrays}

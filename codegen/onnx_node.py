@@ -1,0 +1,61 @@
+"""A checked view of one ONNX node, so that operators read attributes without touching protobuf."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from pmeta.codegen.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node of an ONNX graph: names as in the file, attributes as Python values."""
+
+    op_type: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    initializer_shapes: Mapping[str, tuple[int, ...]]  # of every weight in the file
+
+    @classmethod
+    def from_proto(cls, proto: onnx.NodeProto, index: int, shapes: Mapping[str, tuple[int, ...]]) -> OnnxNode:
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in proto.attribute}
+        name = proto.name or f"{proto.op_type}_{index}"
+        return cls(proto.op_type, name, tuple(proto.input), tuple(proto.output), attributes, shapes)
+
+    @property
+    def where(self) -> str:
+        return f"node '{self.name}' ({self.op_type})"
+
+    def unsupported(self, what: str, todo: str) -> UnsupportedError:
+        return UnsupportedError(what, self.where, todo)
+
+    def require(self, defaults: Mapping[str, Any], allowed: Sequence[str] = ()) -> None:
+        """Refuse attributes that are neither in `allowed` nor at the one value that is supported."""
+        for key, value in self.attributes.items():
+            if key in allowed:
+                continue
+            if key not in defaults:
+                raise self.unsupported(f"attribute '{key}' is not supported", "export without it")
+            plain = value.decode() if isinstance(value, bytes) else value
+            if plain != defaults[key]:
+                raise self.unsupported(f"{key} = {plain} is not supported, only {defaults[key]}", "change the layer")
+
+    def ints(self, key: str, default: Sequence[int]) -> tuple[int, ...]:
+        """An integer-list attribute, of the default's length."""
+        value = tuple(int(v) for v in self.attributes.get(key, default))
+        if len(value) != len(default):
+            raise self.unsupported(f"{key} has {len(value)} values, expected {len(default)}", "use a 2-D operator")
+        return value
+
+    def weight_shape(self, position: int) -> tuple[int, ...]:
+        """Shape of the initializer that input number `position` names."""
+        if position >= len(self.inputs) or self.inputs[position] not in self.initializer_shapes:
+            raise self.unsupported(f"input {position} is not a constant of the model", "export with constant weights")
+        return self.initializer_shapes[self.inputs[position]]

@@ -1,0 +1,24 @@
+"""The operators pmeta generates: one file each (how to add one: docs/adding-an-operator.md)."""
+
+from __future__ import annotations
+
+from pmeta.codegen.graph import Node
+from pmeta.codegen.operators.conv import Conv
+from pmeta.codegen.operators.flatten import Flatten
+from pmeta.codegen.operators.gemm import Gemm
+from pmeta.codegen.operators.group_norm import GroupNorm
+from pmeta.codegen.operators.max_pool import MaxPool
+from pmeta.codegen.operators.relu import Relu
+from pmeta.codegen.operators.window import Window
+
+# By ONNX operator name.
+OPERATORS: dict[str, type[Node]] = {
+    "Conv": Conv,
+    "Flatten": Flatten,
+    "Gemm": Gemm,
+    "GroupNormalization": GroupNorm,
+    "MaxPool": MaxPool,
+    "Relu": Relu,
+}
+
+__all__ = ["OPERATORS", "Conv", "Flatten", "Gemm", "GroupNorm", "MaxPool", "Relu", "Window"]

@@ -1,0 +1,25 @@
+"""Flatten: a (C, H, W) map read as a vector. No code: the bytes stay where they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from pmeta.codegen.graph import Node, Shape
+from pmeta.codegen.onnx_node import OnnxNode
+
+
+@dataclass(frozen=True)
+class Flatten(Node):
+    """y = x as a vector of C·H·W elements, row-major."""
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return (prod(input_shape),)
+
+    @classmethod
+    def from_onnx(cls, node: OnnxNode) -> Flatten:
+        node.require({"axis": 1})
+        return cls(node.name, node.inputs[0], node.outputs[0])
+
+    def to_onnx(self) -> OnnxNode:
+        return OnnxNode("Flatten", self.name, (self.input,), (self.output,), {"axis": 1}, {})

@@ -1,0 +1,1 @@
+"""Plan: which buffer lives when, and at which byte of the arena."""

@@ -1,0 +1,1 @@
+"""The generated PlatformIO project: files, manifest, board support."""

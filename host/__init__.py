@@ -1,0 +1,1 @@
+"""Host tool: streams samples to a device and checks it against the simulator."""

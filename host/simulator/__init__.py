@@ -1,0 +1,1 @@
+"""Bit-exact simulator of adaptation, written from docs/numerics.md."""

@@ -1,0 +1,1 @@
+"""Meta-trainer: learns weights, step sizes and meta attention in PyTorch."""
