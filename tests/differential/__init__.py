@@ -1,0 +1,1 @@
+"""Two independent implementations of one thing, compared."""

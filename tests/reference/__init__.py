@@ -1,0 +1,1 @@
+"""Implementations that exist only to be compared with."""
