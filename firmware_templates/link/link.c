@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One request at a time: receive a frame, check it, execute it at most once, reply. The last reply is kept, so that a
+ * repeated request gets the same answer without being executed again.
+ */
+#include "link.h"
+
+#include <string.h>
+
+#include "board.h"
+#include "link_config.h"
+#include "pmeta_model.h"
+
+/* In a buffer: [0] 0x00, [1] COBS code, [2] header, payload, CRC, then 0x00. A frame of at most 253 bytes needs
+ * exactly one extra code byte, so COBS works in place: every 0x00 of the frame becomes the distance to the next. */
+#define FRAME                  2u
+#define PAYLOAD                (FRAME + LINK_HEADER_BYTES)
+#define FRAME_LIMIT            253u
+#define BUFFER_BYTES           (LINK_MAX_PAYLOAD + LINK_HEADER_BYTES + LINK_CRC_BYTES + 3u)
+#define HELLO_BYTES            56u
+#define REPLY_LOGITS           ((LINK_MAX_PAYLOAD - 4u) / 4u) /* most logits in one reply, beside the loss */
+#define FIXED_BYTES            (4u * PMETA_WAYS + 20u + 2u * BUFFER_BYTES)
+#define CHECK(name, condition) typedef char check_##name[(condition) ? 1 : -1]
+
+/* Everything static in the link. No member is wider than 4 bytes, none is a pointer: its size is the same on every
+ * target, and codegen/project/link_size.py computes it. */
+struct link_state {
+    float logits[PMETA_WAYS];  /* of the last ADAPT or PREDICT */
+    uint32_t session;          /* number the host drew for its last HELLO; 0 before */
+    uint32_t request_crc;      /* CRC-32 of the last request */
+    uint32_t adaptation_id[2]; /* what the host called this adaptation at RESET, low word first; 0 before */
+    uint16_t sequence;         /* of the last request */
+    uint16_t reply_bytes;      /* of its reply in `transmit`, 0x00 to 0x00 */
+    uint8_t sample[LINK_STATE_BYTES - FIXED_BYTES];
+    uint8_t receive[BUFFER_BYTES];
+    uint8_t transmit[BUFFER_BYTES];
+};
+
+static struct link_state link_state;
+
+CHECK(state_bytes, sizeof(struct link_state) == LINK_STATE_BYTES);
+CHECK(state_multiple_of_8, LINK_STATE_BYTES % 8u == 0u);
+CHECK(sample_fits, sizeof(link_state.sample) >= PMETA_SAMPLE_BYTES);
+CHECK(sample_wastes_less_than_8, sizeof(link_state.sample) < PMETA_SAMPLE_BYTES + 8u);
+CHECK(frame_needs_one_code_byte, LINK_MAX_PAYLOAD + LINK_HEADER_BYTES + LINK_CRC_BYTES <= FRAME_LIMIT);
+CHECK(hello_fits, LINK_MAX_PAYLOAD >= HELLO_BYTES);
+CHECK(status_fits, (int)PMETA_ERROR_CAPACITY < (int)LINK_BUSY);
+
+static uint32_t read_u32(const uint8_t *bytes)
+{
+    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
+static void write_u32(uint8_t *bytes, uint32_t value)
+{
+    bytes[0] = (uint8_t)(value & 0xffu);
+    bytes[1] = (uint8_t)(value >> 8 & 0xffu);
+    bytes[2] = (uint8_t)(value >> 16 & 0xffu);
+    bytes[3] = (uint8_t)(value >> 24);
+}
+
+/* Little-endian binary32; every NaN as the canonical one, because cores differ in their payloads and signs. */
+static void write_float(uint8_t *bytes, float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    write_u32(bytes, (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc00000u : bits);
+}
+
+/* Completes the frame whose header and payload are in `buffer`, and encodes it; returns its bytes, 0x00 to 0x00. */
+static uint32_t finish_frame(uint8_t *buffer, uint32_t payload_bytes)
+{
+    const uint32_t crc_at = PAYLOAD + payload_bytes, end = crc_at + LINK_CRC_BYTES;
+    uint32_t code = 1u; /* where the code byte of the current run is */
+    write_u32(buffer + crc_at, pmeta_crc32(0u, buffer + FRAME, crc_at - FRAME));
+    for (uint32_t i = FRAME; i < end; i++) {
+        if (buffer[i] == 0u) {
+            buffer[code] = (uint8_t)(i - code);
+            code = i;
+        }
+    }
+    buffer[code] = (uint8_t)(end - code);
+    buffer[0] = 0u;
+    buffer[end] = 0u;
+    return end + 1u;
+}
+
+/* Decodes in place the `count` bytes from buffer[1]; returns 0 if they are no complete COBS frame. What comes before
+ * the fault is decoded even then. */
+static int decode(uint8_t *buffer, uint32_t count)
+{
+    uint32_t at = 1u;
+    while (at <= count) {
+        const uint32_t next = at + buffer[at];
+        if (next > count + 1u) {
+            return 0;
+        }
+        buffer[at] = 0u;
+        at = next;
+    }
+    return 1;
+}
+
+/* Answers a request that was not executed. The last reply is not touched: its request may still be repeated. */
+static void refuse(uint8_t status)
+{
+    uint8_t *frame = link_state.receive + FRAME; /* sequence and session stay the request's */
+    frame[0] = (uint8_t)LINK_VERSION;
+    frame[1] |= (uint8_t)LINK_REPLY;
+    frame[2] = status;
+    board_send(link_state.receive, finish_frame(link_state.receive, 0u));
+}
+
+/* Answers the last request with `status` and the payload that is already in place. */
+static void reply(uint8_t status, uint32_t payload_bytes)
+{
+    uint8_t *frame = link_state.transmit + FRAME;
+    memcpy(frame, link_state.receive + FRAME, LINK_HEADER_BYTES);
+    frame[1] |= (uint8_t)LINK_REPLY;
+    frame[2] = status;
+    link_state.reply_bytes = (uint16_t)finish_frame(link_state.transmit, payload_bytes);
+    board_send(link_state.transmit, link_state.reply_bytes);
+}
+
+/* The commands: each gets its payload (length checked), writes its reply's payload and sets *bytes to its length. */
+
+static uint8_t hello(uint8_t *out, uint32_t *bytes)
+{
+    memcpy(out, pmeta_firmware_id, 16u);
+    write_u32(out + 16, PMETA_SAMPLE_BYTES);
+    write_u32(out + 20, PMETA_WAYS);
+    write_u32(out + 24, PMETA_STEPS);
+    write_u32(out + 28, PMETA_TENSORS);
+    write_u32(out + 32, LINK_MAX_PAYLOAD);
+    write_u32(out + 36, board_stack_bytes_used());
+    write_u32(out + 40, link_state.adaptation_id[0]);
+    write_u32(out + 44, link_state.adaptation_id[1]);
+    write_u32(out + 48, pmeta_step());
+    write_u32(out + 52, pmeta_samples());
+    *bytes = HELLO_BYTES;
+    return LINK_OK;
+}
+
+static uint8_t reset(const uint8_t *in)
+{
+    link_state.adaptation_id[0] = read_u32(in);
+    link_state.adaptation_id[1] = read_u32(in + 4);
+    pmeta_reset();
+    return LINK_OK;
+}
+
+static uint8_t sample_chunk(const uint8_t *in, uint32_t in_bytes)
+{
+    const uint32_t offset = read_u32(in), count = in_bytes - 4u;
+    if (offset > PMETA_SAMPLE_BYTES || count > PMETA_SAMPLE_BYTES - offset) {
+        return LINK_BAD_RANGE;
+    }
+    memcpy(link_state.sample + offset, in + 4, count);
+    return LINK_OK;
+}
+
+static uint32_t write_logits(uint8_t *out, uint32_t first, uint32_t limit)
+{
+    const uint32_t left = PMETA_WAYS - first, count = left < limit ? left : limit;
+    for (uint32_t i = 0u; i < count; i++) {
+        write_float(out + 4u * i, link_state.logits[first + i]);
+    }
+    return 4u * count;
+}
+
+static uint8_t adapt(const uint8_t *in, uint8_t *out, uint32_t *bytes)
+{
+    float loss;
+    pmeta_status status;
+    if (read_u32(in) != pmeta_step() || read_u32(in + 4) != pmeta_samples()) {
+        return LINK_WRONG_ORDER;
+    }
+    if (read_u32(in + 12) != pmeta_crc32(0u, link_state.sample, PMETA_SAMPLE_BYTES)) {
+        return LINK_BAD_SAMPLE;
+    }
+    reply(LINK_BUSY, 0u);
+    status = pmeta_adapt_sample(link_state.sample, read_u32(in + 8), link_state.logits, &loss);
+    if (status == PMETA_OK) {
+        write_float(out, loss);
+        *bytes = 4u + write_logits(out + 4, 0u, REPLY_LOGITS);
+    }
+    return (uint8_t)status;
+}
+
+static uint8_t end_step(const uint8_t *in)
+{
+    if (read_u32(in) != pmeta_step()) {
+        return LINK_WRONG_ORDER;
+    }
+    reply(LINK_BUSY, 0u);
+    return (uint8_t)pmeta_end_step(read_u32(in + 4));
+}
+
+static uint8_t restart_step(const uint8_t *in)
+{
+    if (read_u32(in) != pmeta_step()) {
+        return LINK_WRONG_ORDER;
+    }
+    pmeta_restart_step();
+    return LINK_OK;
+}
+
+static uint8_t predict(const uint8_t *in, uint8_t *out, uint32_t *bytes)
+{
+    if (read_u32(in) != pmeta_crc32(0u, link_state.sample, PMETA_SAMPLE_BYTES)) {
+        return LINK_BAD_SAMPLE;
+    }
+    reply(LINK_BUSY, 0u);
+    pmeta_predict(link_state.sample, link_state.logits);
+    *bytes = write_logits(out, 0u, REPLY_LOGITS);
+    return LINK_OK;
+}
+
+static uint8_t read_logits(const uint8_t *in, uint8_t *out, uint32_t *bytes)
+{
+    const uint32_t first = read_u32(in);
+    if (first >= PMETA_WAYS) {
+        return LINK_BAD_RANGE;
+    }
+    *bytes = write_logits(out, first, REPLY_LOGITS);
+    return LINK_OK;
+}
+
+static uint8_t tensor_crc(const uint8_t *in, uint8_t *out, uint32_t *bytes)
+{
+    uint32_t crc = 0u;
+    const pmeta_status status = pmeta_tensor_crc32(read_u32(in), &crc);
+    if (status == PMETA_OK) {
+        write_u32(out, crc);
+        *bytes = 4u;
+    }
+    return (uint8_t)status;
+}
+
+static uint8_t read_tensor(const uint8_t *in, uint8_t *out, uint32_t *bytes)
+{
+    const uint32_t count = read_u32(in + 8);
+    pmeta_status status;
+    if (count > LINK_MAX_PAYLOAD) {
+        return LINK_BAD_RANGE;
+    }
+    status = pmeta_tensor_read(read_u32(in), read_u32(in + 4), out, count);
+    if (status == PMETA_OK) {
+        *bytes = count;
+    }
+    return (uint8_t)status;
+}
+
+/* Whether a request of this command may have `bytes` bytes of payload. */
+static int length_is_right(uint8_t command, uint32_t bytes)
+{
+    switch (command) {
+    case LINK_HELLO:
+        return bytes == 0u;
+    case LINK_SAMPLE_CHUNK:
+        return bytes > 4u;
+    case LINK_RESTART_STEP:
+    case LINK_PREDICT:
+    case LINK_READ_LOGITS:
+    case LINK_TENSOR_CRC:
+        return bytes == 4u;
+    case LINK_RESET:
+    case LINK_END_STEP:
+        return bytes == 8u;
+    case LINK_READ_TENSOR:
+        return bytes == 12u;
+    case LINK_ADAPT:
+        return bytes == 16u;
+    default:
+        return 1; /* execute() refuses it for what it is */
+    }
+}
+
+static uint8_t execute(uint8_t command, const uint8_t *in, uint32_t in_bytes, uint8_t *out, uint32_t *bytes)
+{
+    if (!length_is_right(command, in_bytes)) {
+        return LINK_BAD_LENGTH;
+    }
+    switch (command) {
+    case LINK_HELLO:
+        return hello(out, bytes);
+    case LINK_RESET:
+        return reset(in);
+    case LINK_SAMPLE_CHUNK:
+        return sample_chunk(in, in_bytes);
+    case LINK_ADAPT:
+        return adapt(in, out, bytes);
+    case LINK_END_STEP:
+        return end_step(in);
+    case LINK_RESTART_STEP:
+        return restart_step(in);
+    case LINK_PREDICT:
+        return predict(in, out, bytes);
+    case LINK_READ_LOGITS:
+        return read_logits(in, out, bytes);
+    case LINK_TENSOR_CRC:
+        return tensor_crc(in, out, bytes);
+    case LINK_READ_TENSOR:
+        return read_tensor(in, out, bytes);
+    default:
+        return LINK_UNKNOWN_COMMAND;
+    }
+}
+
+/* A frame whose CRC is right: execute it, repeat the last reply, or refuse it. */
+static void serve_request(uint32_t payload_bytes, uint32_t crc)
+{
+    const uint8_t *frame = link_state.receive + FRAME;
+    const uint8_t command = frame[1];
+    const uint16_t sequence = (uint16_t)(frame[3] | frame[4] << 8);
+    const uint32_t session = read_u32(frame + 5);
+    uint32_t bytes = 0u;
+    uint8_t status;
+    if (frame[0] != LINK_VERSION) {
+        refuse(LINK_BAD_VERSION);
+    } else if (session == 0u || (session != link_state.session && command != LINK_HELLO)) {
+        refuse(LINK_NO_SESSION);
+    } else if (session == link_state.session && sequence == link_state.sequence && crc == link_state.request_crc) {
+        board_send(link_state.transmit, link_state.reply_bytes);
+    } else if (command != LINK_HELLO && sequence != (uint16_t)(link_state.sequence + 1u)) {
+        refuse(LINK_WRONG_SEQUENCE);
+    } else {
+        link_state.session = session;
+        link_state.sequence = sequence;
+        link_state.request_crc = crc;
+        status = execute(command, link_state.receive + PAYLOAD, payload_bytes, link_state.transmit + PAYLOAD, &bytes);
+        reply(status, bytes);
+    }
+}
+
+/* What came between two 0x00. Too short for a frame: noise, no answer. A damaged frame is answered to whom its header
+ * names; the host ignores the answer if the header was damaged too. */
+static void serve_frame(uint32_t count, int too_long)
+{
+    const int complete = decode(link_state.receive, count);
+    uint32_t crc_at, crc;
+    if (count < 1u + LINK_HEADER_BYTES + LINK_CRC_BYTES ||
+        (link_state.receive[FRAME + 1u] & LINK_REPLY) != 0u) { /* never answer an echo of ourselves */
+        return;
+    }
+    if (too_long) {
+        refuse(LINK_BAD_LENGTH);
+        return;
+    }
+    crc_at = count + 1u - LINK_CRC_BYTES;
+    crc = pmeta_crc32(0u, link_state.receive + FRAME, crc_at - FRAME);
+    if (!complete || crc != read_u32(link_state.receive + crc_at)) {
+        refuse(LINK_BAD_CRC);
+        return;
+    }
+    serve_request(crc_at - PAYLOAD, crc);
+}
+
+void link_run(void)
+{
+    const uint32_t limit = BUFFER_BYTES - 2u; /* of code byte, header, payload and CRC */
+    uint32_t count = 0u;
+    int too_long = 0;
+    for (int32_t byte = board_receive(); byte >= 0; byte = board_receive()) {
+        if (byte != 0) {
+            if (count < limit) {
+                link_state.receive[++count] = (uint8_t)byte;
+            } else {
+                too_long = 1;
+            }
+        } else if (count > 0u) {
+            serve_frame(count, too_long);
+            count = 0u;
+            too_long = 0;
+        }
+    }
+}
