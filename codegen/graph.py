@@ -8,16 +8,20 @@ dimension: (C, H, W) for maps, (C,) for vectors. Weights are read-only float32 a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.onnx_node import OnnxNode
+
+if TYPE_CHECKING:
+    from pmeta.codegen.plan.lowering import Lowering
+    from pmeta.codegen.plan.program import Buffer, ShapeConstants
 
 Shape = tuple[int, ...]
 Float32Array = npt.NDArray[np.float32]
@@ -69,6 +73,21 @@ class Node:
         """(channels of γ^fw, channels of γ^bw) for a layer (Eqs. 10 and 11)."""
         return input_shape[0], self.output_shape(input_shape)[0]
 
+    def shape_constants(self, input_shape: Shape) -> ShapeConstants | None:
+        """The struct that tells the node's kernels its shape; None where they take plain numbers."""
+        return None
+
+    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+        """Emit the calls of the forward pass, reading `x`; returns the buffer with the output."""
+        raise NotImplementedError
+
+    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
+        """Emit the calls of the backward pass from `g`, the gradient of the output.
+
+        Returns the buffer with the gradient of the input, or None where nothing below learns.
+        """
+        raise NotImplementedError
+
     def forward_macs(self, input_shape: Shape) -> int:
         """Nominal multiply-accumulates of one forward pass (padding taps count)."""
         return 0
@@ -87,7 +106,7 @@ class Graph:
     input_shape: Shape  # per sample, (C, H, W) or (C,)
     nodes: tuple[Node, ...]
     weights: Mapping[str, Float32Array]
-    shapes: Mapping[str, Shape] = None  # type: ignore[assignment]  # of every activation; derived
+    shapes: Mapping[str, Shape] = field(init=False)  # of every activation; derived
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators.weight_gradient import attention_scores, bias_gradient, store_input
+from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
+
+if TYPE_CHECKING:
+    from pmeta.codegen.plan.lowering import Lowering
 from pmeta.codegen.operators.window import Window
 
 
@@ -49,3 +55,39 @@ class Conv(Node):
     def to_onnx(self) -> OnnxNode:
         inputs = (self.input, *self.weight_names)
         return OnnxNode("Conv", self.name, inputs, (self.output,), self.window.to_onnx(), {})
+
+    def shape_constants(self, input_shape: Shape) -> ShapeConstants:
+        channels, height, width = input_shape
+        filters, out_height, out_width = self.output_shape(input_shape)
+        fields = {
+            "channels": channels,
+            "filters": filters,
+            "in_h": height,
+            "in_w": width,
+            "out_h": out_height,
+            "out_w": out_width,
+            **self.window.constants(),
+        }
+        return ShapeConstants("pmeta_conv_shape", fields)
+
+    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+        if low.learns("weight"):
+            low.note("stored", store_input(low, x, weigh=True, keep_dense=False))
+        y = low.buffer("y", low.output_shape, Role.MAP)
+        bias = low.weight(self.bias) if self.bias else None
+        low.call("pmeta_conv_forward", low.shape_constant(), x, low.weight(self.weight), bias, y, writes=[y])
+        return y
+
+    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
+        gamma_bw = attention_scores(low, "bw", g) if low.learns("weight") or low.learns("bias") else None
+        if low.learns("weight"):
+            stored, grad = low.noted("stored"), low.accumulator(self.weight)
+            shape = low.shape_constant()
+            low.call("pmeta_conv_weight_gradient", shape, stored.kept, stored.x, g, gamma_bw, grad, writes=[grad])
+        if self.bias and low.learns("bias"):
+            bias_gradient(low, self.bias, g, gamma_bw)
+        if not low.needs_input_gradient:
+            return None
+        gx = low.buffer("gx", low.input_shape, Role.GRADIENT)
+        low.call("pmeta_conv_input_gradient", low.shape_constant(), low.weight(self.weight), g, gx, writes=[gx])
+        return gx

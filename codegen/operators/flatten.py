@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
+
+if TYPE_CHECKING:
+    from pmeta.codegen.plan.lowering import Lowering
+    from pmeta.codegen.plan.program import Buffer
 
 
 @dataclass(frozen=True)
@@ -23,3 +28,9 @@ class Flatten(Node):
 
     def to_onnx(self) -> OnnxNode:
         return OnnxNode("Flatten", self.name, (self.input,), (self.output,), {"axis": 1}, {})
+
+    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+        return x
+
+    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
+        return g if low.needs_input_gradient else None

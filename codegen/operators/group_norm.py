@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators.weight_gradient import attention_scores, bias_gradient, store_input
+from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
+
+if TYPE_CHECKING:
+    from pmeta.codegen.plan.lowering import Lowering
 
 
 @dataclass(frozen=True)
@@ -60,3 +66,45 @@ class GroupNorm(Node):
         attributes = {"num_groups": self.groups, "epsilon": self.epsilon}
         inputs = (self.input, self.scale, self.shift)
         return OnnxNode("GroupNormalization", self.name, inputs, (self.output,), attributes, {})
+
+    def shape_constants(self, input_shape: Shape) -> ShapeConstants:
+        channels, height, width = input_shape
+        fields = {"channels": channels, "groups": self.groups, "size": height * width, "epsilon": self.epsilon}
+        return ShapeConstants("pmeta_group_norm_shape", fields)
+
+    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+        shape = low.shape_constant()
+        rstd = low.buffer("rstd", (self.groups,), Role.STORE)
+        low.call("pmeta_group_norm_normalize", shape, x, rstd, writes=[x, rstd])
+        # The input gradient reads the whole x̂, whatever this layer's own step size (design: dense x̂ below which
+        # something learns); otherwise x̂ may be overwritten by z.
+        dense = low.needs_input_gradient
+        z = x
+        if low.learns("weight"):
+            stored = store_input(low, x, weigh=False, keep_dense=dense)
+            low.note("stored", stored)
+            dense = dense or stored.x is x
+        if dense:
+            z = low.buffer("z", low.output_shape, Role.MAP)
+        low.note("xhat", x)
+        low.note("rstd", rstd)
+        low.call("pmeta_group_norm_affine", shape, x, low.weight(self.scale), low.weight(self.shift), z, writes=[z])
+        return z
+
+    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
+        gamma_bw = attention_scores(low, "bw", g) if low.learns("weight") or low.learns("bias") else None
+        shape = low.shape_constant()
+        if low.learns("weight"):
+            stored, grad = low.noted("stored"), low.accumulator(self.scale)
+            low.call(
+                "pmeta_group_norm_scale_gradient",
+                *(shape, stored.kept, stored.x, g, stored.gamma, gamma_bw, grad),
+                writes=[grad],
+            )
+        if low.learns("bias"):
+            bias_gradient(low, self.shift, g, gamma_bw)
+        if not low.needs_input_gradient:
+            return None
+        xhat, rstd = low.noted("xhat"), low.noted("rstd")
+        low.call("pmeta_group_norm_input_gradient", shape, xhat, rstd, low.weight(self.scale), g, writes=[g])
+        return g

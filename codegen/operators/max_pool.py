@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
+
+if TYPE_CHECKING:
+    from pmeta.codegen.plan.lowering import Lowering
 from pmeta.codegen.operators.window import Window
 
 
@@ -45,3 +50,39 @@ class MaxPool(Node):
 
     def to_onnx(self) -> OnnxNode:
         return OnnxNode("MaxPool", self.name, (self.input,), (self.output,), self.window.to_onnx(), {})
+
+    @property
+    def tap_bits(self) -> int:
+        """Bits that number one tap of the window."""
+        return max(1, (self.taps - 1).bit_length())
+
+    def shape_constants(self, input_shape: Shape) -> ShapeConstants:
+        channels, height, width = input_shape
+        _, out_height, out_width = self.output_shape(input_shape)
+        fields = {
+            "channels": channels,
+            "in_h": height,
+            "in_w": width,
+            "out_h": out_height,
+            "out_w": out_width,
+            **self.window.constants(),
+            "tap_bits": self.tap_bits,
+        }
+        return ShapeConstants("pmeta_max_pool_shape", fields)
+
+    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+        y = low.buffer("y", low.output_shape, Role.MAP)
+        taps = None
+        if low.needs_input_gradient:
+            words = -(-prod(low.output_shape) // (32 // self.tap_bits))
+            taps = low.buffer("taps", (words,), Role.MASK, "uint32_t")
+            low.note("taps", taps)
+        low.call("pmeta_max_pool_forward", low.shape_constant(), x, y, taps, writes=[y] if taps is None else [y, taps])
+        return y
+
+    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
+        if not low.needs_input_gradient:
+            return None
+        gx = low.buffer("gx", low.input_shape, Role.GRADIENT)
+        low.call("pmeta_max_pool_input_gradient", low.shape_constant(), g, low.noted("taps"), gx, writes=[gx])
+        return gx

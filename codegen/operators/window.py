@@ -64,3 +64,16 @@ class Window:
             "dilations": list(self.dilation),
             "pads": [*self.pad_before, *self.pad_after],
         }
+
+    def constants(self) -> dict[str, int]:
+        """The window's part of a kernel's shape struct."""
+        return {
+            "kernel_h": self.kernel[0],
+            "kernel_w": self.kernel[1],
+            "stride_h": self.stride[0],
+            "stride_w": self.stride[1],
+            "dilation_h": self.dilation[0],
+            "dilation_w": self.dilation[1],
+            "pad_top": self.pad_before[0],
+            "pad_left": self.pad_before[1],
+        }

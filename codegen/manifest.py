@@ -1,0 +1,102 @@
+"""manifest.json of a generated project: what the host tool must know about the firmware, and nothing about the C."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pmeta.codegen.errors import DataError
+
+MANIFEST_SCHEMA = 1
+NUMERICS = "binary32-strict/1"  # docs/numerics.md
+
+
+@dataclass(frozen=True)
+class LearnedTensor:
+    """A weight that adaptation changes; its position in the manifest is its number on the link."""
+
+    name: str  # as in model.onnx, for example "conv4.weight"
+    layer: str
+    shape: tuple[int, ...]
+    steps: tuple[int, ...]  # the steps (1..K) at whose end it is updated
+
+    @property
+    def bytes(self) -> int:
+        size = 4
+        for dim in self.shape:
+            size *= dim
+        return size
+
+
+@dataclass(frozen=True)
+class StaticObject:
+    """One static object in RAM that the plan predicts; the sum over all is the predicted RAM."""
+
+    name: str
+    part: str  # "model": lib/pmeta_model, on every board; "link" and "stack": bare-metal firmware
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What one generated project contains."""
+
+    firmware_id: str  # 32 hex digits; the firmware answers the handshake with it
+    model_sha256: str
+    command: str  # the canonical pmeta-gen command: sorted options, no paths
+    numerics: str
+    input_shape: tuple[int, ...]  # (C, H, W)
+    sample_bytes: int  # of one sample as it travels
+    ways: int
+    steps: int  # K
+    boards: tuple[str, ...]
+    tensors: tuple[LearnedTensor, ...]
+    statics: tuple[StaticObject, ...]
+
+    def ram(self, *parts: str) -> int:
+        """Predicted bytes of RAM of the given parts: ("model",), or ("model", "link", "stack") for a whole firmware."""
+        return sum(static.bytes for static in self.statics if static.part in parts)
+
+    def to_json(self) -> str:
+        fields = {"schema": MANIFEST_SCHEMA, **dataclasses.asdict(self)}
+        return json.dumps(fields, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Manifest:
+        """The inverse of `to_json`; raises DataError, never anything else, for a damaged file."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            if fields.pop("schema") != MANIFEST_SCHEMA:
+                raise DataError("was made by another version of pmeta-gen", where, "generate the project again")
+            tensors = tuple(_tensor(entry) for entry in fields.pop("tensors"))
+            statics = tuple(StaticObject(**entry) for entry in fields.pop("statics"))
+            for key in ("input_shape", "boards"):
+                fields[key] = tuple(fields[key])
+            manifest = cls(tensors=tensors, statics=statics, **fields)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"is damaged ({error})", where, "generate the project again") from error
+        return manifest
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"cannot be read ({error})", str(path), "pass the folder pmeta-gen wrote") from error
+        return cls.from_json(text, str(path))
+
+
+def firmware_id(model_sha256: str, command: str) -> str:
+    """32 hex digits that name what the firmware computes: the model, the options, the numerics."""
+    text = "\n".join((model_sha256, command, NUMERICS, str(MANIFEST_SCHEMA)))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _tensor(entry: Mapping[str, Any]) -> LearnedTensor:
+    fields = {**entry, "shape": tuple(entry["shape"]), "steps": tuple(entry["steps"])}
+    return LearnedTensor(**fields)

@@ -1,0 +1,83 @@
+"""Placement: buffers with lifetimes -> offsets in one arena (offset assignment).
+
+Greedy by order: each buffer goes to the lowest offset that is free during its lifetime. Several orders are tried and
+the best result is kept. The largest set of bytes that live at one moment is a lower bound for any placement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+BlockKey = tuple[str, str]  # (program, or "" for what outlives a sample; buffer)
+Interval = tuple[int, int]  # first and last moment, both inclusive
+
+
+@dataclass(frozen=True)
+class Block:
+    """Something to place: its size, and when it holds data. The intervals are sorted and disjoint."""
+
+    key: BlockKey
+    bytes: int
+    intervals: tuple[Interval, ...]
+
+    def __post_init__(self) -> None:
+        flat = [moment for interval in self.intervals for moment in interval]
+        if self.bytes < 1 or not flat or flat != sorted(flat):
+            raise AssertionError(f"impossible block {self}")
+
+    def overlaps(self, other: Block) -> bool:
+        """Whether both hold data at some moment."""
+        return any(a[0] <= b[1] and b[0] <= a[1] for a in self.intervals for b in other.intervals)
+
+    @property
+    def lifetime(self) -> int:
+        return sum(last - first + 1 for first, last in self.intervals)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Offsets by key, the arena's size, and the lower bound; all in bytes."""
+
+    offsets: Mapping[int]
+    size: int
+    lower_bound: int
+
+
+ORDERS: tuple[Callable[[Block], tuple[int, ...]], ...] = (
+    lambda block: (-block.bytes, block.intervals[0][0]),
+    lambda block: (-block.bytes * block.lifetime, block.intervals[0][0]),
+    lambda block: (-block.lifetime, -block.bytes),
+    lambda block: (block.intervals[0][0], -block.bytes),
+)
+
+
+def live_bytes(blocks: Sequence[Block], moment: int) -> int:
+    """Bytes that hold data at a moment."""
+    return sum(b.bytes for b in blocks if any(first <= moment <= last for first, last in b.intervals))
+
+
+def place(blocks: Sequence[Block]) -> Placement:
+    """The best placement found; deterministic."""
+    conflicts = {
+        block.key: [other for other in blocks if other is not block and block.overlaps(other)] for block in blocks
+    }
+    best = min((_place_in_order(sorted(blocks, key=order), conflicts) for order in ORDERS), key=lambda found: found[1])
+    moments = {first for block in blocks for first, _ in block.intervals}
+    bound = max((live_bytes(blocks, moment) for moment in moments), default=0)
+    return Placement(best[0], best[1], bound)
+
+
+def _place_in_order(blocks: Iterable[Block], conflicts: Mapping[Sequence[Block]]) -> tuple[dict[int], int]:
+    offsets: dict[int] = {}
+    size = 0
+    for block in blocks:
+        taken = sorted((offsets[o.key], o.bytes) for o in conflicts[block.key] if o.key in offsets)
+        offset = 0
+        for start, length in taken:
+            if offset + block.bytes <= start:
+                break
+            offset = max(offset, start + length)
+        offsets[block.key] = offset
+        size = max(size, offset + block.bytes)
+    return offsets, size

@@ -1,0 +1,176 @@
+"""The plan: programs for all steps, the tensors that learn, and where everything lies in the arena."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pmeta.codegen.adaptation import Model, UpdatedPart
+from pmeta.codegen.errors import ModelError, UnsupportedError
+from pmeta.codegen.graph import Graph
+from pmeta.codegen.plan.lowering import (
+    Names,
+    learned_weights,
+    learning_in_step,
+    lower_adapt,
+    lower_predict,
+    relu_after_pool,
+)
+from pmeta.codegen.plan.placement import Block, Interval, Placement, place
+from pmeta.codegen.plan.program import Buffer, Program, Role
+
+ARENA_ALIGNMENT = 8
+STATE_BYTES = 16  # static state of lib/pmeta_model beside the arena: step, samples, two checksums
+
+
+@dataclass(frozen=True)
+class LearnedWeight:
+    """A weight that adaptation changes.
+
+    Until its first update it is read from flash. In that first step its accumulator lies where the updated weight will,
+    which is written over it; only weights updated again need an accumulator of their own.
+    """
+
+    name: str  # as in model.onnx
+    layer: str
+    part: UpdatedPart
+    steps: tuple[int, ...]  # at whose end it is updated
+    step_sizes: tuple[float, ...]  # α_l^k for k = 1..K; 0 where it is not updated
+    weight: Buffer
+    gradient: Buffer | None  # None where it is updated only once
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the generated C needs beside the weights."""
+
+    model: Model
+    graph: Graph  # as lowered: with Relu after MaxPool
+    names: Names
+    adapt: tuple[Program, ...]  # one per set of weights that learn; several steps may share one
+    program_of_step: tuple[int, ...]  # index into `adapt`, for k = 1..K
+    predict: Program
+    learned: tuple[LearnedWeight, ...]
+    blocks: tuple[Block, ...]
+    placement: Placement
+
+    def offset(self, program: str, buffer: str) -> int:
+        """Byte offset of a buffer in the arena."""
+        return self.placement.offsets[program, buffer]
+
+    @property
+    def arena_bytes(self) -> int:
+        return -(-self.placement.size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+
+    def program(self, step: int) -> Program:
+        """The program of step k = 1..K."""
+        return self.adapt[self.program_of_step[step - 1]]
+
+    def steps_of(self, program: Program) -> tuple[int, ...]:
+        """The steps that run a program; empty for prediction."""
+        return tuple(k for k, index in enumerate(self.program_of_step, start=1) if self.adapt[index] is program)
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Moments of a whole adaptation: per step its sample program and a prediction, and predictions after the last.
+
+    Predictions are possible in every step, so their buffers share no bytes with weights or accumulators.
+    """
+
+    adapt_start: tuple[int, ...]  # first moment of step k's sample program, k = 1..K
+    predict_start: tuple[int, ...]  # first moment of the prediction in phase k, k = 1..K+1
+    end: int  # after the last moment
+
+    @classmethod
+    def of(cls, adapt_lengths: tuple[int, ...], predict_length: int) -> Timeline:
+        adapt_start, predict_start, moment = [], [], 0
+        for length in adapt_lengths:
+            adapt_start.append(moment)
+            predict_start.append(moment + length)
+            moment += length + predict_length
+        predict_start.append(moment)
+        return cls(tuple(adapt_start), tuple(predict_start), moment + predict_length)
+
+    def step(self, k: int) -> Interval:
+        """All moments of step k."""
+        return self.adapt_start[k - 1], self.predict_start[k] - 1 if k == len(self.adapt_start) else self.adapt_start[
+            k
+        ] - 1
+
+
+def make_plan(model: Model) -> Plan:
+    """Plan the adaptation of `model`; raises ModelError or UnsupportedError."""
+    _check_supported(model)
+    graph = relu_after_pool(model.graph)
+    names = Names(graph)
+    adapt, program_of_step = _adapt_programs(model, graph, names)
+    predict = lower_predict(model, graph, names)
+    learned = _learned(model, names)
+    timeline = Timeline.of(tuple(len(adapt[index].calls) for index in program_of_step), len(predict.calls))
+    blocks = _blocks(adapt, program_of_step, predict, learned, timeline)
+    return Plan(model, graph, names, adapt, program_of_step, predict, learned, blocks, place(blocks))
+
+
+def _check_supported(model: Model) -> None:
+    adaptation, where = model.adaptation, f"model '{model.graph.name}'"
+    if not learned_weights(model):
+        raise ModelError("all step sizes are zero, so nothing would learn", where, "train with a smaller lasso weight")
+    if adaptation.sample_batch != 1:
+        what = f"sample batch size {adaptation.sample_batch} is not supported, only 1"
+        raise UnsupportedError(what, where, "export with sample_batch = 1")
+    if adaptation.alpha_in or adaptation.alpha_out:
+        raise UnsupportedError("channel-wise step sizes are not supported", where, "export without them")
+
+
+def _adapt_programs(model: Model, graph: Graph, names: Names) -> tuple[tuple[Program, ...], tuple[int, ...]]:
+    """One program per set of weights that learn, and which of them each step runs."""
+    index_of: dict[frozenset[tuple[str, UpdatedPart]], int] = {}
+    programs: list[Program] = []
+    order: list[int] = []
+    for step in range(1, model.adaptation.steps + 1):
+        learning = learning_in_step(model, step)
+        if learning not in index_of:
+            index_of[learning] = len(programs)
+            programs.append(lower_adapt(model, graph, names, step, f"adapt_{len(programs) + 1}"))
+        order.append(index_of[learning])
+    return tuple(programs), tuple(order)
+
+
+def _learned(model: Model, names: Names) -> tuple[LearnedWeight, ...]:
+    layers = [layer.name for layer in model.graph.layers]
+    found = []
+    for name, (layer, part, steps) in learned_weights(model).items():
+        shape = model.graph.weights[name].shape
+        alpha = model.adaptation.alpha[layers.index(layer)]
+        sizes = tuple(float(alpha[k - 1]) if k in steps else 0.0 for k in range(1, model.adaptation.steps + 1))
+        weight = Buffer(names[name], "float", shape, Role.WEIGHT)
+        again = Buffer(f"{names[name]}_grad", "float", shape, Role.ACCUMULATOR) if len(steps) > 1 else None
+        found.append(LearnedWeight(name, layer, part, steps, sizes, weight, again))
+    return tuple(found)
+
+
+def _blocks(
+    adapt: tuple[Program, ...],
+    program_of_step: tuple[int, ...],
+    predict: Program,
+    learned: tuple[LearnedWeight, ...],
+    timeline: Timeline,
+) -> tuple[Block, ...]:
+    starts: Mapping[str, list[int]] = {program.name: [] for program in (*adapt, predict)}
+    for start, index in zip(timeline.adapt_start, program_of_step, strict=True):
+        starts[adapt[index].name].append(start)
+    starts[predict.name].extend(timeline.predict_start)
+    blocks = []
+    for program in (*adapt, predict):
+        for buffer in program.buffers:
+            first, last = program.lifetime(buffer)
+            intervals = tuple((start + first, start + last) for start in starts[program.name])
+            blocks.append(Block((program.name, buffer.name), buffer.bytes, intervals))
+    for weight in learned:
+        first_moment = timeline.step(weight.steps[0])[0]
+        blocks.append(Block(("", weight.weight.name), weight.weight.bytes, ((first_moment, timeline.end - 1),)))
+        if weight.gradient is not None:
+            intervals = tuple(timeline.step(k) for k in weight.steps[1:])
+            blocks.append(Block(("", weight.gradient.name), weight.gradient.bytes, intervals))
+    return tuple(blocks)

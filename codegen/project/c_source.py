@@ -1,0 +1,235 @@
+"""The C of lib/pmeta_model: plan -> values for the templates -> text. All decisions were made in the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from pmeta.codegen.adaptation import AttentionModule
+from pmeta.codegen.graph import Float32Array, Node
+from pmeta.codegen.manifest import NUMERICS
+from pmeta.codegen.modelfile import ATTENTION_PARTS
+from pmeta.codegen.plan.plan import STATE_BYTES, LearnedWeight, Plan
+from pmeta.codegen.plan.program import Buffer, Program, Role
+from pmeta.codegen.project.templates import files_in, render, template_text
+
+FLOATS_PER_ROW = 6
+LINE_WIDTH = 112  # of the statements in pmeta_plan.c, without their indentation
+
+
+@dataclass(frozen=True)
+class Title:
+    """What the headers of all generated files say."""
+
+    title: str
+    command: str
+    model_sha256: str
+    firmware_id: str
+
+
+def hex_float(value: float) -> str:
+    """A float32 as an exact C literal; the shortest hexadecimal form."""
+    value = float(np.float32(value))
+    if value != value or value in (float("inf"), float("-inf")):
+        raise AssertionError("constants are finite")
+    mantissa, exponent = value.hex().split("p")
+    if "." in mantissa:
+        mantissa = mantissa.rstrip("0").rstrip(".")
+    return f"{mantissa}p{exponent}f"
+
+
+def comment_text(text: str) -> str:
+    """Text from outside, harmless inside a C comment."""
+    return "".join(c if c.isalnum() or c in " _.,:;()[]+-=<>" else "_" for c in text)[:120]
+
+
+def library_sources(plan: Plan, title: Title) -> dict[str, str]:
+    """File name -> text of lib/pmeta_model/src."""
+    common = {"title": title.title, "command": title.command, "model_sha256": title.model_sha256}
+    kernels = files_in("kernels", (".c", ".h"))
+    arrays = list(_arrays(plan))
+    return {
+        **kernels,
+        "pmeta_model.h": render("model/pmeta_model.h.j2", **common, **_header_values(plan)),
+        "pmeta_model.c": template_text("model/pmeta_model.c"),
+        "pmeta_plan.h": render("model/pmeta_plan.h.j2", **common, **_plan_header_values(plan)),
+        "pmeta_plan.c": render("model/pmeta_plan.c.j2", **common, **_plan_values(plan, title, tuple(kernels))),
+        "pmeta_weights.h": render("model/pmeta_weights.h.j2", **common, arrays=arrays),
+        "pmeta_weights.c": render("model/pmeta_weights.c.j2", **common, arrays=arrays),
+    }
+
+
+def sample_bytes(plan: Plan) -> int:
+    """Bytes of one sample as it travels."""
+    return prod(plan.graph.input_shape) * plan.model.adaptation.encoding.bytes_per_element
+
+
+def state_bytes(plan: Plan) -> int:
+    """Bytes of a saved state: id, step, two checksums, all tensors (pmeta_model.c)."""
+    return 16 + 4 + 4 + sum(weight.weight.bytes for weight in plan.learned) + 4
+
+
+def ram_model(plan: Plan) -> int:
+    """Static RAM of lib/pmeta_model."""
+    return plan.arena_bytes + STATE_BYTES
+
+
+def _header_values(plan: Plan) -> dict[str, Any]:
+    adaptation = plan.model.adaptation
+    return {
+        "numerics": NUMERICS,
+        "ram_model": ram_model(plan),
+        "sample_bytes": sample_bytes(plan),
+        "sample_layout": f"{adaptation.encoding.kind} {_shape(plan.graph.input_shape)}, row-major",
+        "ways": adaptation.ways,
+        "steps": adaptation.steps,
+        "tensors": plan.learned,
+        "state_bytes": state_bytes(plan),
+    }
+
+
+def _plan_header_values(plan: Plan) -> dict[str, Any]:
+    return {"arena_bytes": plan.arena_bytes, "tensors": [_tensor(plan, weight) for weight in plan.learned]}
+
+
+def _plan_values(plan: Plan, title: Title, kernels: Sequence[str]) -> dict[str, Any]:
+    programs = [_program(plan, program) for program in (*plan.adapt, plan.predict)]
+    identity = bytes.fromhex(title.firmware_id)
+    return {
+        "arena_bytes": plan.arena_bytes,
+        "lower_bound": plan.placement.lower_bound,
+        "arena_table": list(_arena_table(plan)),
+        "firmware_id_bytes": [f"0x{byte:02x}" for byte in identity],
+        "kernel_headers": [name for name in kernels if name.endswith(".h")],
+        "constants": [*_shape_constants(plan), *_attention_constants(plan), *_input_constants(plan)],
+        "tensors": [_tensor(plan, weight) for weight in plan.learned],
+        "programs": programs,
+        "cases": [{"program": program.name, "steps": plan.steps_of(program)} for program in plan.adapt],
+    }
+
+
+def _tensor(plan: Plan, weight: LearnedWeight) -> dict[str, Any]:
+    own_gradient = weight.gradient or weight.weight
+    return {
+        "identifier": plan.names[weight.name],
+        "count": prod(weight.weight.shape),
+        "shape": _shape(weight.weight.shape),
+        "first_step": weight.steps[0],
+        "weight_offset": plan.offset("", weight.weight.name),
+        "gradient_offset": plan.offset("", own_gradient.name),
+        "step_sizes": [hex_float(size) if size else "0" for size in weight.step_sizes],
+    }
+
+
+def _arena_table(plan: Plan) -> Iterator[str]:
+    """One row per block: where, how large, what, when."""
+    yield f"{'offset':>8} {'bytes':>8}  {'program':10} buffer"
+    rows = sorted((*block.key, plan.placement.offsets[block.key], block.bytes) for block in plan.blocks)
+    for program, name, offset, size in sorted(rows, key=lambda row: (row[0], row[2])):
+        yield f"{offset:8d} {size:8d}  {program or 'all':10} {name}"
+
+
+def _shape_constants(plan: Plan) -> Iterator[dict[str, Any]]:
+    for node in plan.graph.nodes:
+        constants = node.shape_constants(plan.graph.shapes[node.input])
+        if constants is not None:
+            fields = [f".{k} = {hex_float(v) if isinstance(v, float) else v}" for k, v in constants.fields.items()]
+            yield {"declaration": f"{constants.struct} {plan.names[node.name]}_shape", "fields": fields}
+
+
+def _attention_modules(plan: Plan) -> Iterator[tuple[str, Node, str, AttentionModule]]:
+    """(C name, layer, direction, module) of the attention modules that some program calls."""
+    used = {argument for program in plan.adapt for call in program.calls for argument in call.arguments}
+    for layer in plan.graph.layers:
+        for direction in ("fw", "bw"):
+            name = f"{plan.names[layer.name]}_attention_{direction}"
+            if f"&{name}" in used:
+                yield name, layer, direction, getattr(plan.model.adaptation.attention[layer.name], direction)
+
+
+def _attention_constants(plan: Plan) -> Iterator[dict[str, Any]]:
+    adaptation = plan.model.adaptation
+    for name, layer, direction, module in _attention_modules(plan):
+        shape = plan.graph.shapes[layer.output if direction == "bw" else layer.input]
+        rho = adaptation.rho_bw if direction == "bw" else adaptation.rho_fw
+        fields = [f".channels = {module.channels}", f".size = {prod(shape[1:])}", f".rho = {rho}"]
+        fields += [f".{part} = pmeta_{name}_{part}" for part in ATTENTION_PARTS]
+        yield {"declaration": f"pmeta_attention_module {name}", "fields": fields}
+
+
+def _input_constants(plan: Plan) -> Iterator[dict[str, Any]]:
+    encoding = plan.model.adaptation.encoding
+    for name, values in (("input_scale", encoding.scale), ("input_offset", encoding.offset)):
+        yield {"declaration": f"float {name}[{len(values)}]", "fields": [hex_float(value) for value in values]}
+
+
+def _arrays(plan: Plan) -> Iterator[dict[str, Any]]:
+    """All constant arrays: weights, then the attention modules in use."""
+    for name, array in plan.graph.weights.items():
+        yield _array(plan.names[name], array)
+    for name, _, _, module in _attention_modules(plan):
+        for part in ATTENTION_PARTS:
+            yield _array(f"{name}_{part}", getattr(module, part))
+
+
+def _array(identifier: str, array: Float32Array) -> dict[str, Any]:
+    literals = [hex_float(value) for value in array.ravel()]
+    rows = [", ".join(literals[n : n + FLOATS_PER_ROW]) for n in range(0, len(literals), FLOATS_PER_ROW)]
+    return {"identifier": identifier, "count": array.size, "shape": _shape(array.shape), "rows": rows}
+
+
+def _program(plan: Plan, program: Program) -> dict[str, Any]:
+    steps = [str(k) for k in plan.steps_of(program)]
+    is_adapt = bool(steps)
+    parameters = "const uint8_t *sample, "
+    parameters += "uint32_t label, float *logits, float *loss" if is_adapt else "float *logits"
+    return {
+        "name": program.name,
+        "title": f"One support sample, step {', '.join(steps)}." if is_adapt else "One query sample.",
+        "parameters": parameters,
+        "locals": [_local(plan, program, buffer) for buffer in (*program.buffers, *program.external)],
+        "groups": list(_groups(program)),
+    }
+
+
+def _local(plan: Plan, program: Program, buffer: Buffer) -> dict[str, str]:
+    if buffer.role is Role.ACCUMULATOR:
+        value = f"pmeta_gradient(tensor_{buffer.name.removesuffix('_grad')})"
+    else:
+        value = f"at({plan.offset(program.name, buffer.name)}u)"
+    comment = f"{_shape(buffer.shape)} {buffer.role.value}"
+    return {"declaration": f"{buffer.ctype} *const {buffer.name} = {value};", "comment": comment}
+
+
+def _groups(program: Program) -> Iterator[dict[str, Any]]:
+    """The calls, grouped by layer and phase."""
+    title, lines = "", list[str]()
+    for call in program.calls:
+        here = "loss" if call.phase == "loss" else f"{comment_text(call.layer)}, {call.phase}"
+        if here != title and lines:
+            yield {"title": title, "lines": lines}
+            lines = []
+        title = here
+        lines.extend(_wrapped(f"{call.function}(", call.arguments))
+    yield {"title": title, "lines": lines}
+
+
+def _wrapped(start: str, arguments: Sequence[str]) -> list[str]:
+    """A call as lines of at most LINE_WIDTH columns, continued under its first argument."""
+    lines, line = list[str](), start
+    for index, argument in enumerate(arguments):
+        text = argument + (");" if index == len(arguments) - 1 else ",")
+        if len(line) + len(text) + 1 > LINE_WIDTH and line.strip() and not line.endswith("("):
+            lines.append(line.rstrip())
+            line = " " * len(start)
+        line += text if line.endswith("(") or not line.strip() else f" {text}"
+    return [*lines, line]
+
+
+def _shape(shape: Sequence[int]) -> str:
+    """(16, 28, 28); a vector as (16,)."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

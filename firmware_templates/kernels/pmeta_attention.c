@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pmeta_attention.h"
+
+#include "pmeta_math.h"
+
+#include <stddef.h>
+
+/* out = b + w in, (C, C) times (C,) */
+static void linear(int32_t channels, const float *w, const float *b, const float *in, float *out)
+{
+    for (int32_t j = 0; j < channels; j++) {
+        float sum = b[j];
+        for (int32_t i = 0; i < channels; i++) {
+            sum += *w++ * in[i];
+        }
+        out[j] = sum;
+    }
+}
+
+/* order becomes the indices of pi in ascending order, ties by lower index, NaN last. */
+static void sort_ascending(int32_t channels, const float *pi, uint16_t *order)
+{
+    for (int32_t j = 0; j < channels; j++) {
+        int32_t place = j;
+        while (place > 0) {
+            const float before = pi[order[place - 1]];
+            const int moves = pi[j] < before || (before != before && pi[j] == pi[j]);
+            if (!moves) {
+                break;
+            }
+            order[place] = order[place - 1];
+            place--;
+        }
+        order[place] = (uint16_t)j;
+    }
+}
+
+/* Algorithm 1, lines 1 to 3: zeroes the smallest entries of pi that together reach the clip ratio. */
+static void clip(int32_t channels, int32_t rho, float *pi, uint16_t *order)
+{
+    const float ratio = (float)rho / 1000.0f;
+    const int32_t least = (rho * channels + 999) / 1000; /* so many are zeroed whatever the input */
+    sort_ascending(channels, pi, order);
+    float sum = 0.0f;
+    int32_t count = 0;
+    while (count < channels) {
+        sum += pi[order[count]];
+        count++;
+        if (sum >= ratio) {
+            break;
+        }
+    }
+    count = (count < least) ? least : count;
+    count = (count > channels - 1) ? channels - 1 : count;
+    for (int32_t n = 0; n < count; n++) {
+        pi[order[n]] = 0.0f;
+    }
+}
+
+void pmeta_attention(const pmeta_attention_module *m, const float *v, float *scratch, uint16_t *order, float *gamma)
+{
+    const int32_t channels = m->channels;
+    float *average = scratch;
+    float *hidden = scratch + channels;
+    for (int32_t c = 0; c < channels; c++) {
+        average[c] = pmeta_lane_sum(v + c * m->size, m->size) / (float)m->size;
+    }
+    linear(channels, m->w1, m->b1, average, hidden);
+    for (int32_t c = 0; c < channels; c++) {
+        hidden[c] = (hidden[c] <= 0.0f) ? 0.0f : hidden[c];
+    }
+    linear(channels, m->w2, m->b2, hidden, gamma);
+    for (int32_t c = 0; c < channels; c++) {
+        gamma[c] = (0.0f + gamma[c]) / 1.0f; /* the mean over a micro-batch of one sample */
+    }
+    float max;
+    const float sum = pmeta_exp_sum(gamma, channels, &max);
+    for (int32_t c = 0; c < channels; c++) {
+        gamma[c] = gamma[c] / sum;
+    }
+    if (m->rho > 0 && channels > 1) {
+        clip(channels, m->rho, gamma, order);
+    }
+    const float left = pmeta_lane_sum(gamma, channels);
+    for (int32_t c = 0; c < channels; c++) {
+        if (gamma[c] != 0.0f) { /* a clipped channel stays +0 even where left is NaN: the store has no room for it */
+            gamma[c] = gamma[c] / left * (float)channels;
+        }
+    }
+}
+
+void pmeta_kept_channels(int32_t channels, const float *gamma, uint16_t *kept)
+{
+    uint16_t count = 0;
+    for (int32_t c = 0; c < channels; c++) {
+        if (gamma[c] != 0.0f) {
+            count++;
+            kept[count] = (uint16_t)c;
+        }
+    }
+    kept[0] = count;
+}
+
+void pmeta_keep_rows(int32_t size, const uint16_t *kept, const float *x, const float *gamma, float *store)
+{
+    for (int32_t n = 0; n < kept[0]; n++) {
+        const int32_t c = kept[1 + n];
+        for (int32_t p = 0; p < size; p++) {
+            const float value = x[c * size + p];
+            store[p] = (gamma != NULL) ? gamma[c] * value : value;
+        }
+        store += size;
+    }
+}

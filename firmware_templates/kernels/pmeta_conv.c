@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pmeta_conv.h"
+
+#include <stddef.h>
+
+/* A half-open range. */
+typedef struct range {
+    int32_t begin, end;
+} range;
+
+/* Outputs o in [0, outputs) whose input o * stride + first lies inside [0, inputs). */
+static range outputs_inside(int32_t outputs, int32_t inputs, int32_t stride, int32_t first)
+{
+    range r = {0, 0};
+    if (first < 0) {
+        r.begin = (-first + stride - 1) / stride;
+    }
+    if (first < inputs) {
+        r.end = (inputs - 1 - first) / stride + 1;
+    }
+    if (r.end > outputs) {
+        r.end = outputs;
+    }
+    if (r.end < r.begin) {
+        r.end = r.begin;
+    }
+    return r;
+}
+
+/* Adds one tap, w * x, to every output pixel of y (out_h, out_w) that it reaches: taps are the outer loop, so that the
+ * inner one runs along a row; each pixel still sums its taps in order. */
+static void add_tap(const pmeta_conv_shape *s, const float *x, float w, int32_t i, int32_t j, float *y)
+{
+    const int32_t first_row = i * s->dilation_h - s->pad_top;
+    const int32_t first_column = j * s->dilation_w - s->pad_left;
+    const range rows = outputs_inside(s->out_h, s->in_h, s->stride_h, first_row);
+    const range columns = outputs_inside(s->out_w, s->in_w, s->stride_w, first_column);
+    for (int32_t oh = rows.begin; oh < rows.end; oh++) {
+        const float *in = x + (oh * s->stride_h + first_row) * s->in_w + first_column;
+        float *out = y + oh * s->out_w;
+        for (int32_t ow = columns.begin; ow < columns.end; ow++) {
+            out[ow] += w * in[ow * s->stride_w];
+        }
+    }
+}
+
+void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, const float *w, const float *bias, float *y)
+{
+    const int32_t in_size = s->in_h * s->in_w;
+    const int32_t out_size = s->out_h * s->out_w;
+    for (int32_t f = 0; f < s->filters; f++) {
+        for (int32_t p = 0; p < out_size; p++) {
+            y[p] = (bias != NULL) ? bias[f] : 0.0f;
+        }
+        for (int32_t c = 0; c < s->channels; c++) {
+            for (int32_t i = 0; i < s->kernel_h; i++) {
+                for (int32_t j = 0; j < s->kernel_w; j++) {
+                    add_tap(s, x + c * in_size, *w++, i, j, y);
+                }
+            }
+        }
+        y += out_size;
+    }
+}
+
+/* The transpose of add_tap: spreads w * gy to the inputs that the tap reads. */
+static void spread_tap(const pmeta_conv_shape *s, const float *gy, float w, int32_t i, int32_t j, float *gx)
+{
+    const int32_t first_row = i * s->dilation_h - s->pad_top;
+    const int32_t first_column = j * s->dilation_w - s->pad_left;
+    const range rows = outputs_inside(s->out_h, s->in_h, s->stride_h, first_row);
+    const range columns = outputs_inside(s->out_w, s->in_w, s->stride_w, first_column);
+    for (int32_t oh = rows.begin; oh < rows.end; oh++) {
+        float *in = gx + (oh * s->stride_h + first_row) * s->in_w + first_column;
+        const float *out = gy + oh * s->out_w;
+        for (int32_t ow = columns.begin; ow < columns.end; ow++) {
+            in[ow * s->stride_w] += w * out[ow];
+        }
+    }
+}
+
+void pmeta_conv_input_gradient(const pmeta_conv_shape *s, const float *w, const float *gy, float *gx)
+{
+    const int32_t in_size = s->in_h * s->in_w;
+    const int32_t out_size = s->out_h * s->out_w;
+    for (int32_t e = 0; e < s->channels * in_size; e++) {
+        gx[e] = 0.0f;
+    }
+    for (int32_t f = 0; f < s->filters; f++) {
+        for (int32_t c = 0; c < s->channels; c++) {
+            for (int32_t i = 0; i < s->kernel_h; i++) {
+                for (int32_t j = 0; j < s->kernel_w; j++) {
+                    spread_tap(s, gy, *w++, i, j, gx + c * in_size);
+                }
+            }
+        }
+        gy += out_size;
+    }
+}
+
+/* Sum over the output pixels of gy * x at tap (i, j), row by row. */
+static float tap_gradient(const pmeta_conv_shape *s, const float *x, const float *gy, int32_t i, int32_t j)
+{
+    const int32_t first_row = i * s->dilation_h - s->pad_top;
+    const int32_t first_column = j * s->dilation_w - s->pad_left;
+    const range rows = outputs_inside(s->out_h, s->in_h, s->stride_h, first_row);
+    const range columns = outputs_inside(s->out_w, s->in_w, s->stride_w, first_column);
+    float d = 0.0f;
+    for (int32_t oh = rows.begin; oh < rows.end; oh++) {
+        const float *in = x + (oh * s->stride_h + first_row) * s->in_w + first_column;
+        const float *out = gy + oh * s->out_w;
+        for (int32_t ow = columns.begin; ow < columns.end; ow++) {
+            d += out[ow] * in[ow * s->stride_w];
+        }
+    }
+    return d;
+}
+
+void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const uint16_t *kept, const float *x, const float *gy,
+                                const float *gamma_bw, float *grad)
+{
+    const int32_t in_size = s->in_h * s->in_w;
+    const int32_t out_size = s->out_h * s->out_w;
+    const int32_t taps = s->kernel_h * s->kernel_w;
+    const int32_t rows = (kept != NULL) ? kept[0] : s->channels;
+    for (int32_t f = 0; f < s->filters; f++) {
+        const int skipped = gamma_bw != NULL && gamma_bw[f] == 0.0f;
+        for (int32_t n = 0; n < rows && !skipped; n++) {
+            const int32_t c = (kept != NULL) ? kept[1 + n] : n;
+            for (int32_t t = 0; t < taps; t++) {
+                const float d = tap_gradient(s, x + n * in_size, gy + f * out_size, t / s->kernel_w, t % s->kernel_w);
+                grad[c * taps + t] += (gamma_bw != NULL) ? gamma_bw[f] * d : d;
+            }
+        }
+        grad += s->channels * taps;
+    }
+}

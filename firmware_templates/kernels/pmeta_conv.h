@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Conv: 2-D convolution of F filters over C channels. */
+#ifndef PMETA_CONV_H
+#define PMETA_CONV_H
+
+#include <stdint.h>
+
+typedef struct pmeta_conv_shape {
+    int32_t channels; /* C */
+    int32_t filters;  /* F */
+    int32_t in_h, in_w;
+    int32_t out_h, out_w;
+    int32_t kernel_h, kernel_w;
+    int32_t stride_h, stride_w;
+    int32_t dilation_h, dilation_w;
+    int32_t pad_top, pad_left;
+} pmeta_conv_shape;
+
+/* bias may be NULL */
+void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, /* (C, in_h, in_w) */
+                        const float *w,                            /* (F, C, kernel_h, kernel_w) */
+                        const float *bias,                         /* (F,) */
+                        float *y);                                 /* (F, out_h, out_w) */
+
+void pmeta_conv_input_gradient(const pmeta_conv_shape *s, const float *w, const float *gy, /* (F, out_h, out_w) */
+                               float *gx);                                                 /* (C, in_h, in_w) */
+
+/* Adds to grad (F, C, kernel_h, kernel_w). kept: number of kept channels, then their indices, NULL for all; x holds
+ * only those rows, with the forward attention applied. gamma_bw (F,) or NULL. */
+void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const uint16_t *kept, const float *x, const float *gy,
+                                const float *gamma_bw, float *grad);
+
+#endif

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * GroupNormalization over groups of channels of one sample. */
+#ifndef PMETA_GROUP_NORM_H
+#define PMETA_GROUP_NORM_H
+
+#include <stdint.h>
+
+typedef struct pmeta_group_norm_shape {
+    int32_t channels; /* C */
+    int32_t groups;   /* divides C */
+    int32_t size;     /* H*W */
+    float epsilon;
+} pmeta_group_norm_shape;
+
+/* In place: x (C, H, W) becomes the normalized input. rstd (groups,): 1 / standard deviation. */
+void pmeta_group_norm_normalize(const pmeta_group_norm_shape *s, float *x, float *rstd);
+
+/* z = xhat * scale + shift; z may be xhat itself. */
+void pmeta_group_norm_affine(const pmeta_group_norm_shape *s, const float *xhat, const float *scale, const float *shift,
+                             float *z);
+
+/* Adds to grad (C,). kept as for convolutions; xhat holds only those rows, without attention applied.
+ * gamma_fw, gamma_bw: (C,) or NULL. */
+void pmeta_group_norm_scale_gradient(const pmeta_group_norm_shape *s, const uint16_t *kept, const float *xhat,
+                                     const float *g, const float *gamma_fw, const float *gamma_bw, float *grad);
+
+/* In place: g (C, H, W) of the output becomes that of the input. */
+void pmeta_group_norm_input_gradient(const pmeta_group_norm_shape *s, const float *xhat, const float *rstd,
+                                     const float *scale, float *g);
+
+#endif

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Gradient accumulators: cleared before a step, applied after it. */
+#ifndef PMETA_UPDATE_H
+#define PMETA_UPDATE_H
+
+#include <stdint.h>
+
+void pmeta_clear(int32_t count, float *grad);
+
+/* updated = w - (step_size / samples) * grad; updated may be w or grad itself. */
+void pmeta_update(int32_t count, const float *w, const float *grad, float step_size, uint32_t samples, float *updated);
+
+#endif
