@@ -1,0 +1,113 @@
+"""SCons script: how a pmeta project is compiled, linked, checked and started. PlatformIO runs it; see platformio.ini."""
+
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
+from SCons.Script import COMMAND_LINE_TARGETS, AlwaysBuild, Default, DefaultEnvironment
+
+env = DefaultEnvironment()
+build = env.BoardConfig().get("build")
+upload = env.BoardConfig().get("upload")
+project = Path(env.subst("$PROJECT_DIR"))
+is_test = "test" in env["BUILD_TYPE"]
+is_bare_metal = build["kind"] == "bare-metal"
+
+
+def fail(message):
+    sys.stderr.write(f"Error: {message}\n")
+    env.Exit(1)
+
+
+def find_compiler(candidates):
+    """(path, is_zig) of the first compiler there is: the system's, else the clang in the ziglang package."""
+    for name in candidates:
+        path = shutil.which(name)
+        if path:
+            return path, False
+    if importlib.util.find_spec("ziglang"):
+        return "$PYTHONEXE -m ziglang cc", True
+    fail(f"none of {', '.join(candidates)} is installed; install one, or `pip install ziglang`, which needs no root")
+
+
+def configure_tools():
+    """Sets CC, AR and RANLIB; returns whether the compiler is zig's clang."""
+    compiler, is_zig = find_compiler(("arm-none-eabi-gcc",) if is_bare_metal else ("cc", "gcc", "clang"))
+    env.Replace(CC=compiler, LINK="$CC", PROGSUFFIX=".elf" if is_bare_metal else "")
+    if is_zig:
+        env.Replace(AR="$PYTHONEXE -m ziglang ar", RANLIB="$PYTHONEXE -m ziglang ranlib")
+    elif is_bare_metal:
+        env.Replace(AR="arm-none-eabi-ar", RANLIB="arm-none-eabi-ranlib", SIZETOOL="arm-none-eabi-size")
+    return is_zig
+
+
+def configure_flags(is_zig):
+    env.Append(CCFLAGS=build["flags"], CPPPATH=["$PROJECT_SRC_DIR"], LINKFLAGS=["-Wl,--gc-sections"])
+    if is_zig:
+        # zig's clang adds run-time checks, and takes the headers' libc from its own folder, unless told otherwise.
+        env.Append(CCFLAGS=["-fno-sanitize=all"])
+    if is_bare_metal:
+        core = build["clang_flags"] if is_zig else build["gcc_flags"]
+        env.Append(
+            CCFLAGS=[*core, "-ffreestanding"],
+            ASFLAGS=core,
+            LINKFLAGS=[*core, "-nostartfiles", "-nostdlib", f"-Wl,--defsym=board_stack_bytes={build['stack_bytes']}"],
+            LIBS=[] if is_zig else ["gcc"],
+        )
+        env.Replace(LDSCRIPT_PATH=str(project / build["linker_script"]))
+
+
+def configure_sources():
+    """A test brings a main() of its own: of src/ it gets the board only."""
+    if is_test:
+        env.Append(SRC_FILTER=["-<*.c>"])
+
+
+def check_ram(target, source, env):
+    """Predicted against linked RAM; the build fails if they differ."""
+    try:
+        from pmeta.codegen.errors import PmetaError
+        from pmeta.codegen.project import ram
+    except ImportError:
+        print("RAM: not checked (pmeta not installed)")
+        return 0
+    manifest = project / "manifest.json"
+    try:
+        if is_bare_metal and not is_test:
+            size = upload["maximum_ram_size"]
+            result = ram.check_firmware(manifest, Path(str(source[0])), build["ram_origin"], size)
+        else:
+            result = ram.check_library(manifest, Path(env.subst("$BUILD_DIR")))
+    except PmetaError as error:
+        print(f"Error: {error}")
+        return 1
+    print(result)
+    return 0 if result.equal else 1
+
+
+def device_command(action, *arguments):
+    """Command line of device.py, which starts and stops the program behind the port."""
+    script = Path(env.PioPlatform().get_dir()) / "builder" / "device.py"
+    state = project / ".pmeta" / f"{env['PIOENV']}.json"
+    words = ["$PYTHONEXE", str(script), action, str(state), *arguments]
+    return " ".join(f'"{word}"' for word in words)
+
+
+configure_flags(configure_tools())
+configure_sources()
+
+if "nobuild" in COMMAND_LINE_TARGETS:
+    program = env.File("$PROGPATH")
+else:
+    program = env.BuildProgram()
+checked = AlwaysBuild(env.Alias("checkram", program, env.VerboseAction(check_ram, "Checking RAM")))
+
+start = device_command("start", "$SOURCE", *(["--qemu", build["qemu_machine"]] if build["qemu_machine"] else []))
+env.AddPlatformTarget("upload", program, env.VerboseAction(start, "Starting $SOURCE"), "Start", always_build=True)
+env.AddPlatformTarget("stop", None, env.VerboseAction(device_command("stop"), "Stopping"), "Stop", always_build=True)
+env.Depends("upload", checked)
+if env.get("SIZETOOL") and "nobuild" not in COMMAND_LINE_TARGETS:
+    env.Depends("checkprogsize", checked)  # one after the other, or their lines mix
+
+Default([program, checked])
