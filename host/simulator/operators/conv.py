@@ -1,0 +1,73 @@
+"""Conv, as docs/numerics.md orders its sums. Loops run over terms; each of their steps treats whole maps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pmeta.codegen.adaptation import UpdatedPart
+from pmeta.codegen.graph import Float32Array, Shape
+from pmeta.codegen.operators import Conv, Window
+from pmeta.host.simulator.arithmetic import sum_from_zero
+from pmeta.host.simulator.operators.operator import (
+    Contribution,
+    Gamma,
+    LayerOperator,
+    Weights,
+    bias_contribution,
+    weight_contribution,
+)
+from pmeta.host.simulator.operators.taps import taps_inside
+
+
+def forward(x: Float32Array, w: Float32Array, b: Float32Array | None, window: Window) -> Float32Array:
+    """y (F, H', W') of x (C, H, W), w (F, C, kernel_h, kernel_w), b (F,): starts at b, then c, i, j ascending."""
+    size = window.output_size(x.shape[1:], "conv")
+    y = np.zeros((w.shape[0], *size), np.float32)
+    if b is not None:
+        y[:] = b[:, None, None]
+    for c in range(x.shape[0]):
+        for tap in taps_inside(window, x.shape[1:], size):
+            y[:, *tap.outputs] += w[:, c, tap.row, tap.column, None, None] * x[c, *tap.inputs]
+    return y
+
+
+def input_gradient(gy: Float32Array, w: Float32Array, window: Window, input_shape: Shape) -> Float32Array:
+    """g(x) (C, H, W): a sum from +0 over f, then i, then j ascending; a tap has at most one output per pixel."""
+    gx = np.zeros(input_shape, np.float32)
+    for f in range(w.shape[0]):
+        for tap in taps_inside(window, input_shape[1:], gy.shape[1:]):
+            gx[:, *tap.inputs] += w[f, :, tap.row, tap.column, None, None] * gy[f, *tap.outputs]
+    return gx
+
+
+def weight_gradient(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array:
+    """d (F, C, kernel_h, kernel_w): a sum from +0 over output pixels, row-major, without those whose tap is outside."""
+    filters, channels = gy.shape[0], x.shape[0]
+    d = np.zeros((filters, channels, *window.kernel), np.float32)
+    for tap in taps_inside(window, x.shape[1:], gy.shape[1:]):
+        pixels = gy[:, *tap.outputs].reshape(filters, 1, -1)
+        read = x[:, *tap.inputs].reshape(1, channels, -1)
+        d[:, :, tap.row, tap.column] = sum_from_zero(pixels * read)
+    return d
+
+
+class ConvOperator(LayerOperator[Conv, Float32Array]):
+    """Saves its input."""
+
+    def forward(self, node: Conv, weights: Weights, x: Float32Array) -> tuple[Float32Array, Float32Array]:
+        bias = None if node.bias is None else weights[node.bias]
+        return forward(x, weights[node.weight], bias, node.window), x
+
+    def input_gradient(self, node: Conv, weights: Weights, saved: Float32Array, gy: Float32Array) -> Float32Array:
+        return input_gradient(gy, weights[node.weight], node.window, saved.shape)
+
+    def attended(self, saved: Float32Array) -> Float32Array:
+        return saved
+
+    def contribution(
+        self, node: Conv, saved: Float32Array, gy: Float32Array, gamma: Gamma, part: UpdatedPart
+    ) -> Contribution:
+        if part == "bias":
+            return bias_contribution(gy, gamma)
+        x = saved if gamma.fw is None else gamma.fw[:, None, None] * saved
+        return weight_contribution(weight_gradient(gy, x, node.window), gamma)

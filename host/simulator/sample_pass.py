@@ -1,0 +1,107 @@
+"""Forward and backward of one sample: pure functions of the weights, with everything they computed on record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, Model, UpdatedPart
+from pmeta.codegen.graph import Float32Array
+from pmeta.host.simulator.attention import attention
+from pmeta.host.simulator.operators import SIMULATED, SIMULATED_LAYERS
+from pmeta.host.simulator.operators.operator import Contribution, Gamma, Weights
+from pmeta.host.simulator.operators.softmax_cross_entropy import loss_and_gradient
+
+PARTS: tuple[UpdatedPart, ...] = ("weight", "bias")  # in the order of Node.weight_names
+
+
+@dataclass(frozen=True)
+class LearnedWeight:
+    """A weight that changes at the end of a step."""
+
+    name: str
+    layer: str
+    part: UpdatedPart
+    alpha: np.float32
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """What the forward pass of one sample left behind."""
+
+    logits: Float32Array  # (ways,)
+    saved: Mapping[str, Any]  # by node name, what its operator saves: inputs, x̂, where a ReLU is +0, pool winners
+
+
+@dataclass(frozen=True)
+class SamplePass:
+    """Everything one sample led to in one step; what a search for a difference looks at."""
+
+    forward: ForwardPass
+    loss: np.float32
+    gammas: Mapping[str, Gamma]  # by layer name, of the layers updated in this step
+    contributions: Mapping[str, Contribution]  # by weight name, of the weights updated in this step
+
+
+def learned_weights(model: Model, step: int) -> tuple[LearnedWeight, ...]:
+    """The weights that change at the end of `step` (1..K): in layer order, the weight before the bias."""
+    return tuple(
+        LearnedWeight(name, layer.name, part, model.adaptation.alpha[index, step - 1])
+        for index, layer in enumerate(model.graph.layers)
+        for name, part in zip(layer.weight_names, PARTS, strict=False)
+        if model.learns(index, part, step)
+    )
+
+
+def decode(sample: npt.NDArray[Any], encoding: InputEncoding) -> Float32Array:
+    """The network's input, (C, H, W) or (C,), of a sample as it travels."""
+    values = sample.astype(np.float32)
+    if encoding.kind == "float32":
+        return values
+    per_channel = (-1,) + (1,) * (sample.ndim - 1)
+    scale, offset = (np.array(v, np.float32).reshape(per_channel) for v in (encoding.scale, encoding.offset))
+    return values * scale + offset
+
+
+def run_forward(model: Model, weights: Weights, x: Float32Array) -> ForwardPass:
+    """The forward pass of one decoded sample."""
+    saved: dict[str, Any] = {}
+    for node in model.graph.nodes:
+        x, saved[node.name] = SIMULATED[type(node)].forward(node, weights, x)
+    return ForwardPass(x, saved)
+
+
+def run_sample(model: Model, weights: Weights, step: int, x: Float32Array, label: int) -> SamplePass:
+    """Forward, loss, and backward down to the lowest layer that is updated in `step` (1..K)."""
+    forward = run_forward(model, weights, x)
+    loss, g = loss_and_gradient(forward.logits, label)
+    learned = learned_weights(model, step)
+    pending = {weight.layer for weight in learned}
+    gammas: dict[str, Gamma] = {}
+    contributions: dict[str, Contribution] = {}
+    for node in reversed(model.graph.nodes):
+        if not pending:
+            break
+        saved = forward.saved[node.name]
+        if node.name in pending:
+            operator = SIMULATED_LAYERS[type(node)]
+            gammas[node.name] = gamma = _gamma(model.adaptation, node.name, operator.attended(saved), g)
+            for weight in learned:
+                if weight.layer == node.name:
+                    contributions[weight.name] = operator.contribution(node, saved, g, gamma, weight.part)
+            pending.remove(node.name)
+        if pending:
+            g = SIMULATED[type(node)].input_gradient(node, weights, saved, g)
+    return SamplePass(forward, loss, gammas, contributions)
+
+
+def _gamma(adaptation: Adaptation, layer: str, attended: Float32Array, gy: Float32Array) -> Gamma:
+    modules = adaptation.attention.get(layer, LayerAttention(None, None))
+    return Gamma(
+        fw=None if modules.fw is None else attention(modules.fw, attended, adaptation.rho_fw),
+        bw=None if modules.bw is None else attention(modules.bw, gy, adaptation.rho_bw),
+    )

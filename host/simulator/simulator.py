@@ -1,0 +1,146 @@
+"""The simulator: one device in NumPy, bit for bit, with the same calls and the same refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.errors import DataError, DeviceError, UnsupportedError
+from pmeta.codegen.graph import Float32Array
+from pmeta.host.simulator.arithmetic import canonical_bytes, crc32
+from pmeta.host.simulator.sample_pass import SamplePass, decode, learned_weights, run_forward, run_sample
+
+Sample = npt.NDArray[Any]  # as it travels: uint8 or float32, of the model's input shape
+WHERE = "simulator"
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """What the device answers to one support sample."""
+
+    logits: Float32Array  # (ways,), computed with the weights before the step
+    loss: np.float32
+
+
+class Simulator:
+    """Adapts one model as docs/numerics.md says.
+
+    For each step 1..K: `adapt_sample` for every support sample, then `end_step`. `predict` at any time.
+    """
+
+    def __init__(self, model: Model) -> None:
+        """Raises UnsupportedError for what the device cannot do either."""
+        adaptation = model.adaptation
+        if adaptation.alpha_in or adaptation.alpha_out:
+            raise UnsupportedError("has step sizes per channel", f"model '{model.graph.name}'", "train without them")
+        if adaptation.sample_batch != 1:
+            raise UnsupportedError(
+                f"has micro-batches of {adaptation.sample_batch} samples",
+                f"model '{model.graph.name}'",
+                "export it with a sample batch size of 1",
+            )
+        self._model = model
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the meta-trained weights and the first step."""
+        self._weights: dict[str, Float32Array] = dict(self._model.graph.weights)
+        self._step = 1
+        self._start_step()
+
+    @property
+    def step(self) -> int:
+        """The current step, 1..K; K + 1 when adaptation is finished."""
+        return self._step
+
+    @property
+    def samples(self) -> int:
+        """Support samples received in the current step."""
+        return self._samples
+
+    @property
+    def weights(self) -> Mapping[str, Float32Array]:
+        """The weights as they are now, by name; read-only."""
+        return MappingProxyType(self._weights)
+
+    @property
+    def finished(self) -> bool:
+        return self._step > self._model.adaptation.steps
+
+    def adapt_sample(self, sample: Sample, label: int) -> SampleResult:
+        """Add one support sample to the gradients of this step; raises DeviceError or DataError, then unchanged."""
+        traced = self.trace_sample(sample, label)
+        with np.errstate(all="ignore"):
+            for name, contribution in traced.contributions.items():
+                self._accumulators[name] = contribution.added_to(self._accumulators[name])
+        self._samples += 1
+        return SampleResult(traced.forward.logits, traced.loss)
+
+    def trace_sample(self, sample: Sample, label: int) -> SamplePass:
+        """All that `adapt_sample` would compute for this sample, without adding it."""
+        self._refuse_when_finished()
+        if not 0 <= label < self._model.adaptation.ways:
+            ways = self._model.adaptation.ways
+            raise DeviceError(f"label {label} is out of range", WHERE, f"use labels 0 to {ways - 1}")
+        x = self._decoded(sample)
+        with np.errstate(all="ignore"):
+            return run_sample(self._model, self._weights, self._step, x, label)
+
+    def end_step(self, samples: int) -> tuple[str, ...]:
+        """Update the weights and go to the next step; `samples` is how many the host believes it sent.
+
+        Returns the names of the updated weights: in layer order, a layer's weight before its bias.
+        """
+        self._refuse_when_finished()
+        if samples != self._samples or samples < 1:
+            raise DeviceError(
+                f"step {self._step} has {self._samples} samples, the host says {samples}", WHERE, "reset and send again"
+            )
+        learned = learned_weights(self._model, self._step)
+        with np.errstate(all="ignore"):
+            for weight in learned:
+                rate = weight.alpha / np.float32(samples)
+                self._weights[weight.name] = self._weights[weight.name] - rate * self._accumulators[weight.name]
+        self._step += 1
+        self._start_step()
+        return tuple(weight.name for weight in learned)
+
+    def predict(self, sample: Sample) -> Float32Array:
+        """Logits (ways,) of one query sample with the weights as they are now."""
+        x = self._decoded(sample)
+        with np.errstate(all="ignore"):
+            return run_forward(self._model, self._weights, x).logits
+
+    def tensor_bytes(self, name: str) -> bytes:
+        """Canonical bytes (little-endian float32) of the weight `name`; KeyError where there is none."""
+        return canonical_bytes(self._weights[name])
+
+    def tensor_crc32(self, name: str) -> int:
+        """CRC-32 of `tensor_bytes`."""
+        return crc32(self._weights[name])
+
+    def _start_step(self) -> None:
+        self._samples = 0
+        learned = () if self.finished else learned_weights(self._model, self._step)
+        self._accumulators = {weight.name: np.zeros_like(self._weights[weight.name]) for weight in learned}
+
+    def _refuse_when_finished(self) -> None:
+        if self.finished:
+            steps = self._model.adaptation.steps
+            raise DeviceError(f"adaptation is finished after {steps} steps", WHERE, "reset to adapt again")
+
+    def _decoded(self, sample: Sample) -> Float32Array:
+        shape, encoding = self._model.graph.input_shape, self._model.adaptation.encoding
+        if sample.shape != shape or sample.dtype != np.dtype(encoding.kind):
+            raise DataError(
+                f"a sample is {sample.dtype} {sample.shape}, expected {encoding.kind} {shape}",
+                WHERE,
+                "pass samples as the model was trained on",
+            )
+        return decode(sample, encoding)
