@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from pmeta.codegen.adaptation import AttentionModule, Model, UpdatedPart
-from pmeta.codegen.errors import UnsupportedError
 from pmeta.codegen.graph import Graph, Node, Shape
 from pmeta.codegen.operators.max_pool import MaxPool
 from pmeta.codegen.operators.relu import Relu
@@ -180,11 +180,11 @@ class Lowering:
         shape = self.graph.input_shape
         x = Buffer("x0", "float", shape, Role.MAP)
         self._phase = "forward"
-        encoding = self.model.adaptation.encoding
-        if encoding.kind != "uint8":
-            raise UnsupportedError("float32 samples are not supported yet", self.graph.name, "train with uint8 input")
-        size = shape[1] * shape[2] if len(shape) == 3 else 1
-        self.call("pmeta_decode_uint8", shape[0], size, "sample", "input_scale", "input_offset", x, writes=[x])
+        if self.model.adaptation.encoding.kind == "uint8":
+            channels, size = shape[0], prod(shape[1:])
+            self.call("pmeta_decode_uint8", channels, size, "sample", "input_scale", "input_offset", x, writes=[x])
+        else:
+            self.call("memcpy", x, "sample", f"{4 * prod(shape)}u", writes=[x])
         return x
 
     def loss(self, logits: Buffer) -> Buffer:

@@ -163,7 +163,8 @@ def _attention_constants(plan: Plan) -> Iterator[dict[str, Any]]:
 
 def _input_constants(plan: Plan) -> Iterator[dict[str, Any]]:
     encoding = plan.model.adaptation.encoding
-    for name, values in (("input_scale", encoding.scale), ("input_offset", encoding.offset)):
+    tables = (("input_scale", encoding.scale), ("input_offset", encoding.offset)) if encoding.kind == "uint8" else ()
+    for name, values in tables:
         yield {"declaration": f"float {name}[{len(values)}]", "fields": [hex_float(value) for value in values]}
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from jinja2 import BaseLoader, Environment, StrictUndefined
 
-# The same place relative to this file in a checkout (codegen/project) and installed (pmeta/codegen/project).
-TEMPLATE_ROOT = Path(__file__).resolve().parents[2] / "firmware_templates"
-
+from pmeta.codegen.project.resources import firmware_templates
 
 def template_text(path: str) -> str:
     """A file of firmware_templates, by its path with forward slashes."""
-    return (TEMPLATE_ROOT / path).read_text(encoding="utf-8")
+    return (firmware_templates() / path).read_text(encoding="utf-8")
 
 
 def files_in(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     """Name -> text of the files of one folder, sorted by name."""
-    entries = sorted((TEMPLATE_ROOT / folder).iterdir())
+    entries = sorted((firmware_templates() / folder).iterdir())
     return {entry.name: entry.read_text(encoding="utf-8") for entry in entries if entry.name.endswith(suffixes)}
 
 

@@ -1,0 +1,117 @@
+"""The generated library, compiled for this computer and called from Python: the C side of differential tests.
+
+The arena is filled with 0xAA before every program and fenced, so that what the plan forgot to write, or writes outside,
+shows as a wrong bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.project.c_source import Title, library_sources, sample_bytes, state_bytes
+
+TITLE = Title(title="test", command="pmeta-gen --board native", model_sha256="0" * 64, firmware_id="5a" * 16)
+
+
+def compiler() -> str:
+    """The host's C compiler."""
+    found = shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
+    assert found is not None, "no C compiler on this machine"
+    return found
+
+
+def write_library(plan: Plan, folder: Path) -> list[Path]:
+    """Write lib/pmeta_model/src into `folder`; returns the C files."""
+    sources = library_sources(plan, TITLE)
+    for name, text in sources.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return sorted(folder / name for name in sources if name.endswith(".c"))
+
+
+class CompiledModel:
+    """The library of one model as a shared object."""
+
+    def __init__(self, model: Model, folder: Path, edit_plan: Callable[[str], str] | None = None) -> None:
+        """`edit_plan` changes the text of pmeta_plan.c before it is compiled: to break it on purpose."""
+        self.model = model
+        self.plan = make_plan(model)
+        files = write_library(self.plan, folder)
+        if edit_plan is not None:
+            source = folder / "pmeta_plan.c"
+            source.write_text(edit_plan(source.read_text(encoding="utf-8")), encoding="utf-8")
+        library = folder / "libpmeta_model.so"
+        command = [compiler(), *COMPILE_FLAGS, "-fPIC", "-shared", "-o", str(library), *map(str, files)]
+        subprocess.run(command, check=True)
+        self._library = ctypes.CDLL(str(library))
+        self._arena = (ctypes.c_uint8 * self.plan.arena_bytes).in_dll(self._library, "pmeta_arena")
+        self._tensors = {weight.name: number for number, weight in enumerate(self.plan.learned)}
+
+    def poison(self) -> None:
+        """Fill the whole arena with 0xAA; only meaningful where no weight or accumulator is live: after reset."""
+        ctypes.memset(self._arena, 0xAA, self.plan.arena_bytes)
+
+    def poison_free_bytes(self, step: int) -> None:
+        """Fill with 0xAA what no weight or accumulator occupies between two samples of a step."""
+        keep = np.zeros(self.plan.arena_bytes, bool)
+        for weight in self.plan.learned:
+            if step >= weight.steps[0]:
+                offset = self.plan.offset("", weight.weight.name)
+                keep[offset : offset + weight.weight.bytes] = True
+            if weight.gradient is not None and step in weight.steps[1:]:
+                offset = self.plan.offset("", weight.gradient.name)
+                keep[offset : offset + weight.gradient.bytes] = True
+        np.frombuffer(self._arena, np.uint8)[~keep] = 0xAA
+
+    def reset(self) -> None:
+        self._library.pmeta_reset()
+
+    def adapt_sample(self, sample: npt.NDArray[np.generic], label: int) -> tuple[npt.NDArray[np.float32], np.float32]:
+        """(logits, loss) with the weights before the step."""
+        logits, loss = np.empty(self.model.adaptation.ways, np.float32), ctypes.c_float()
+        raw = np.ascontiguousarray(sample).tobytes()
+        assert len(raw) == sample_bytes(self.plan)
+        status = self._library.pmeta_adapt_sample(
+            raw, label, logits.ctypes.data_as(ctypes.c_void_p), ctypes.byref(loss)
+        )
+        assert status == 0, f"pmeta_adapt_sample: status {status}"
+        return logits, np.float32(loss.value)
+
+    def end_step(self, samples: int) -> None:
+        status = self._library.pmeta_end_step(samples)
+        assert status == 0, f"pmeta_end_step: status {status}"
+
+    def predict(self, sample: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        logits = np.empty(self.model.adaptation.ways, np.float32)
+        self._library.pmeta_predict(np.ascontiguousarray(sample).tobytes(), logits.ctypes.data_as(ctypes.c_void_p))
+        return logits
+
+    def tensor_bytes(self, name: str) -> bytes:
+        """Canonical bytes of a weight that learns."""
+        number = self._tensors[name]
+        size = self._library.pmeta_tensor_bytes(number)
+        out = ctypes.create_string_buffer(size)
+        assert self._library.pmeta_tensor_read(number, 0, out, size) == 0
+        return out.raw
+
+    def tensor_crc32(self, name: str) -> int:
+        crc = ctypes.c_uint32()
+        assert self._library.pmeta_tensor_crc32(self._tensors[name], ctypes.byref(crc)) == 0
+        return crc.value
+
+    def save(self) -> bytes:
+        out = ctypes.create_string_buffer(state_bytes(self.plan))
+        assert self._library.pmeta_save(out, len(out.raw)) == 0
+        return out.raw
+
+    def load(self, state: bytes) -> int:
+        return int(self._library.pmeta_load(state, len(state)))

@@ -1,0 +1,90 @@
+"""Simulator ≡ generated C, by bytes: logits and loss of every sample, learned tensors after every step, queries."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.errors import ModelError
+from pmeta.codegen.plan.lowering import learned_weights
+from pmeta.host.simulator.arithmetic import canonical_bytes
+from pmeta.host.simulator.simulator import Simulator
+from tests.compiled import CompiledModel
+from tests.models import random_4conv, random_chain, random_samples
+
+pytestmark = pytest.mark.differential
+
+
+def assert_same_adaptation(model: Model, folder: Path, samples: int = 4, queries: int = 2) -> None:
+    """Adapt both; every number must have the same bits."""
+    compiled, simulator = CompiledModel(model, folder), Simulator(model)
+    support, labels = random_samples(model, 1, samples)
+    query, _ = random_samples(model, 2, queries)
+    compiled.reset()
+    compiled.poison()
+    assert_same_predictions(compiled, simulator, query)
+    for step in range(1, model.adaptation.steps + 1):
+        for index, (sample, label) in enumerate(zip(support, labels, strict=True)):
+            where = f"step {step}, sample {index}"
+            compiled.poison_free_bytes(step)
+            logits, loss = compiled.adapt_sample(sample, int(label))
+            expected = simulator.adapt_sample(sample, int(label))
+            assert canonical_bytes(logits) == canonical_bytes(expected.logits), f"{where}: logits"
+            assert canonical_bytes(loss) == canonical_bytes(expected.loss), f"{where}: loss"
+        compiled.end_step(samples)
+        simulator.end_step(samples)
+        for name in learned_weights(model):
+            assert compiled.tensor_bytes(name) == simulator.tensor_bytes(name), f"step {step}: {name}"
+            assert compiled.tensor_crc32(name) == simulator.tensor_crc32(name), f"step {step}: CRC of {name}"
+        assert_same_predictions(compiled, simulator, query)
+
+
+def assert_same_predictions(compiled: CompiledModel, simulator: Simulator, query: np.ndarray) -> None:
+    for index, sample in enumerate(query):
+        same = canonical_bytes(compiled.predict(sample)) == canonical_bytes(simulator.predict(sample))
+        assert same, f"query {index}"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_chains(seed: int, tmp_path: Path) -> None:
+    """Any operators, windows, step sizes and attention."""
+    model = random_chain(np.random.default_rng(seed))
+    if not learned_weights(model):
+        with pytest.raises(ModelError, match="nothing would learn"):
+            CompiledModel(model, tmp_path)
+        return
+    assert_same_adaptation(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("attention", "rho"), [(False, (0, 0)), (True, (300, 0)), (True, (500, 300)), (True, (999, 999))]
+)
+def test_4conv(attention: bool, rho: tuple[int, int], tmp_path: Path) -> None:
+    """The shipped network's shape, everything learning in the first step, less and less afterwards."""
+    alpha = np.full((9, 3), 0.05, np.float32)
+    alpha[:4, 1:] = 0
+    alpha[:6, 2] = 0
+    model = random_4conv(3, width=8, steps=3, attention=attention, alpha=alpha, rho=rho)
+    assert_same_adaptation(model, tmp_path, samples=3)
+
+
+def test_an_overlap_in_the_plan_is_noticed(tmp_path: Path) -> None:
+    """The comparison itself: a plan that lets two live buffers overlap must fail it."""
+    model = random_4conv(5, width=4, steps=1, attention=False)
+
+    def overlap(text: str) -> str:
+        victim = re.search(r"norm2_z = at\((\d+)u\)", text)
+        assert victim is not None
+        return re.sub(r"conv2_y = at\(\d+u\)", f"conv2_y = at({victim[1]}u)", text)
+
+    broken, simulator = CompiledModel(model, tmp_path, edit_plan=overlap), Simulator(model)
+    samples, labels = random_samples(model, 1, 1)
+    for device in (broken, simulator):
+        device.reset()
+        device.adapt_sample(samples[0], int(labels[0]))
+        device.end_step(1)
+    assert any(broken.tensor_bytes(name) != simulator.tensor_bytes(name) for name in learned_weights(model))
