@@ -29,9 +29,12 @@ def clip(probabilities: Float32Array, rho: int) -> Float32Array:
     """Algorithm 1: γ (C,) from π (C,), the smallest clipped to +0 and the rest scaled to a mean of 1."""
     channels = probabilities.shape[0]
     order = np.argsort(probabilities, kind="stable")  # NaN last, ties by lower index first
+    clipped = order[: clipped_count(probabilities[order], rho)]
     kept = probabilities.copy()
-    kept[order[: clipped_count(probabilities[order], rho)]] = 0
-    return (kept / lane_sum(kept)) * np.float32(channels)
+    kept[clipped] = 0
+    gamma = (kept / lane_sum(kept)) * np.float32(channels)
+    gamma[clipped] = 0  # even where the sum is NaN: no more channels than the sparse store has room for
+    return gamma
 
 
 def clipped_count(ascending: Float32Array, rho: int) -> int:
