@@ -14,8 +14,7 @@ from pmeta.host.events import Event, QueryDone, Resumed, SampleDone, StepDone
 from pmeta.host.link.device import Device
 from pmeta.host.session import Adaptation
 from pmeta.host.simulation import SimulatedDevice, simulated_events
-
-CANONICAL_NAN = 0x7FC00000
+from pmeta.host.simulator.arithmetic import canonical_bytes
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,7 @@ def _first_difference(one: npt.NDArray[np.float32], other: npt.NDArray[np.float3
 
 
 def _canonical_bits(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint32]:
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return np.where(np.isnan(values), np.uint32(CANONICAL_NAN), bits)
+    return np.frombuffer(canonical_bytes(np.asarray(values, np.float32)), "<u4")
 
 
 def _describe(value: np.float32) -> str:

@@ -1,0 +1,94 @@
+"""Live progress and the final table, with rich. Nothing here talks to a device or computes a result."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pmeta.codegen.taskfile import Task
+from pmeta.host.events import Event, QueryDone, Resumed, SampleDone, StepDone
+from pmeta.host.results import TaskResult
+from pmeta.host.verify import Difference
+
+MAX_ROWS = 25  # of the query table; wrong predictions come first
+
+
+class TaskProgress:
+    """One bar per step over its support samples, and one for the queries before and after."""
+
+    def __init__(self, console: Console, task: Task) -> None:
+        self._task = task
+        self._bars: dict[str, TaskID] = {}
+        self._losses: list[float] = []
+        self._progress = Progress(
+            TextColumn("{task.description:<15}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+
+    def __enter__(self) -> TaskProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, event: Event, verdict: str = "") -> None:
+        """Advances the event's bar; `verdict` is what comparing with the simulator gave."""
+        match event:
+            case QueryDone():
+                self._step_bar(f"queries {event.phase}", len(self._task.query_x), event.index, verdict)
+            case SampleDone():
+                self._losses = [*self._losses[: event.index], float(event.loss)]
+                loss = f"loss {sum(self._losses) / len(self._losses):.4f}"
+                self._step_bar(f"step {event.step}", len(self._task.support_x), event.index, loss)
+            case StepDone():
+                note = f"loss {sum(self._losses) / len(self._losses):.4f}  {verdict}"
+                self._progress.update(self._bars[f"step {event.step}"], note=note)
+            case Resumed():
+                at = f"step {event.step}, sample {event.samples}"
+                self._progress.console.print(f"[yellow]the device lost the session; going on from {at}[/yellow]")
+
+    def _step_bar(self, name: str, total: int, index: int, note: str) -> None:
+        if name not in self._bars:
+            self._bars[name] = self._progress.add_task(name, total=total, note="")
+        self._progress.update(self._bars[name], completed=index + 1, note=note)
+
+
+def print_result(console: Console, result: TaskResult) -> None:
+    """Accuracy before and after, and the queries."""
+    task, before, after = result.task, result.predictions("before"), result.predictions("after")
+    table = Table(title=escape(task.name), title_justify="left")
+    for heading in ("query", "class", "before", "after"):
+        table.add_column(heading, justify="right" if heading == "query" else "left")
+    order = sorted(range(len(after)), key=lambda index: after[index] == int(task.query_y[index]))
+    for index in sorted(order[:MAX_ROWS]):
+        label = int(task.query_y[index])
+        cells = (_cell(task, prediction, label) for prediction in (before[index], after[index]))
+        table.add_row(str(index), escape(task.class_names[label]), *cells)
+    console.print(table)
+    if len(after) > MAX_ROWS:
+        console.print(f"{MAX_ROWS} of {len(after)} queries shown, wrong ones first")
+    count = len(after)
+    console.print(
+        f"query accuracy {result.accuracy('before'):.1%} before, [bold]{result.accuracy('after'):.1%} after[/bold] "
+        f"adaptation ({count} queries, {task.ways} ways, chance {1 / task.ways:.1%})"
+    )
+
+
+def print_difference(console: Console, difference: Difference) -> None:
+    console.print(f"[red]device ≠ simulator[/red]: {escape(str(difference))}", soft_wrap=True)
+
+
+def _cell(task: Task, prediction: int, label: int) -> str:
+    colour = "green" if prediction == label else "red"
+    return f"[{colour}]{escape(task.class_names[prediction])}[/{colour}]"
