@@ -1,0 +1,70 @@
+"""Does the plan fit the board? If not: by how much, and which change would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.boards import Board
+from pmeta.codegen.errors import FitError
+from pmeta.codegen.graph import frozen_float32
+from pmeta.codegen.manifest import StaticObject
+from pmeta.codegen.plan.plan import STATE_BYTES, Plan, make_plan
+from pmeta.codegen.project.c_source import sample_bytes
+from pmeta.codegen.project.link_size import link_state_bytes
+from pmeta.codegen.project.platformio import STACK_BYTES
+
+
+def statics(plan: Plan) -> tuple[StaticObject, ...]:
+    """Every static object of a bare-metal firmware."""
+    link = link_state_bytes(sample_bytes(plan), plan.model.adaptation.ways)
+    return (
+        StaticObject("pmeta_arena", "model", plan.arena_bytes),
+        StaticObject("state", "model", STATE_BYTES),
+        StaticObject("link_state", "link", link),
+        StaticObject("stack", "stack", STACK_BYTES),
+    )
+
+
+def firmware_ram(plan: Plan) -> int:
+    """RAM of a whole bare-metal firmware."""
+    return sum(static.bytes for static in statics(plan))
+
+
+def constant_bytes(plan: Plan) -> int:
+    """Flash for weights and attention modules; code comes on top."""
+    attention = plan.model.adaptation.attention.values()
+    modules = [module for layer in attention for module in (layer.fw, layer.bw) if module is not None]
+    arrays = [array for module in modules for array in (module.w1, module.b1, module.w2, module.b2)]
+    return 4 * sum(prod(array.shape) for array in (*plan.graph.weights.values(), *arrays))
+
+
+def check_fit(plan: Plan, boards: Sequence[Board]) -> None:
+    """Raise FitError for the first board that is too small."""
+    for board in boards:
+        if board.kind == "native":
+            continue
+        need, where = firmware_ram(plan), f"board '{board.name}'"
+        if need > board.ram_bytes:
+            what = f"needs {need:,} bytes of RAM, {need - board.ram_bytes:,} more than the {board.ram_bytes:,} there are"
+            raise FitError(what, where, _what_would_fit(plan.model, board))
+        if constant_bytes(plan) > board.flash_bytes:
+            over = constant_bytes(plan) - board.flash_bytes
+            raise FitError(f"the weights alone are {over:,} bytes larger than its flash", where, "use a smaller network")
+
+
+def _what_would_fit(model: Model, board: Board) -> str:
+    """The smallest change of the step sizes, from the input upward, that would fit."""
+    layers = [layer.name for layer in model.graph.layers]
+    for count in range(1, len(layers)):
+        alpha = model.adaptation.alpha.copy()
+        alpha[:count] = 0
+        if not alpha.any():
+            break
+        smaller = Model(model.graph, replace(model.adaptation, alpha=frozen_float32(alpha)))
+        need = firmware_ram(make_plan(smaller))
+        if need <= board.ram_bytes:
+            return f"train with '{layers[count - 1]}' and all below it frozen, which needs {need:,} bytes"
+    return "use a network with fewer channels or a smaller input: even with the last layer alone it is too large"

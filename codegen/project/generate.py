@@ -1,0 +1,123 @@
+"""model.onnx -> PlatformIO project. Everything is computed before the first byte is written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pmeta.codegen.boards import Board, find_board
+from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest, firmware_id
+from pmeta.codegen.modelfile import load_model, sha256_of
+from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.project.c_source import Title, comment_text, library_sources, sample_bytes
+from pmeta.codegen.project.fit import check_fit, statics
+from pmeta.codegen.project.golden import find_reference, golden_values
+from pmeta.codegen.project.link_size import LINK_MAX_PAYLOAD, link_state_bytes
+from pmeta.codegen.project.platformio import platformio_files
+from pmeta.codegen.project.templates import files_in, render, template_text
+from pmeta.codegen.report.html import report_html
+
+KEPT = (".pio", ".pmeta")  # build products and running boards survive a regeneration
+
+
+@dataclass(frozen=True)
+class Project:
+    """A generated project, before it is written: file contents by path."""
+
+    plan: Plan
+    manifest: Manifest
+    boards: tuple[Board, ...]
+    files: dict[str, str | bytes]
+
+
+def generate(model_path: Path, board_names: Sequence[str]) -> Project:
+    """Generate the project in memory; raises PmetaError."""
+    model = load_model(model_path)
+    boards = tuple(find_board(name) for name in sorted(set(board_names)))
+    plan = make_plan(model)
+    check_fit(plan, boards)
+    manifest = _manifest(plan, sha256_of(model_path), boards)
+    title = Title(comment_text(model.graph.name), manifest.command, manifest.model_sha256, manifest.firmware_id)
+    files: dict[str, str | bytes] = {**platformio_files([board.name for board in boards])}
+    files.update({f"lib/pmeta_model/src/{name}": text for name, text in library_sources(plan, title).items()})
+    files["lib/pmeta_model/library.json"] = render("project/library.json.j2", title=title.title)
+    files.update(_link_files(plan))
+    files.update(_golden_files(plan, title))
+    files["README.md"] = render(
+        "project/README.md.j2",
+        title=title.title,
+        command=title.command,
+        model_sha256=title.model_sha256,
+        first_board=boards[0].name,
+    )
+    files["manifest.json"] = manifest.to_json()
+    files["report.html"] = report_html(plan, manifest, boards)
+    files["model.onnx"] = model_path.read_bytes()
+    return Project(plan, manifest, boards, files)
+
+
+def write_project(project: Project, out: Path) -> None:
+    """Write the files to `out`: a new folder, or one that pmeta-gen made before. Nothing half-written stays."""
+    if out.exists() and any(out.iterdir()) and not (out / "manifest.json").is_file():
+        raise ConfigError("is not empty and was not made by pmeta-gen", str(out), "choose another folder")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ConfigError(f"cannot be written ({error.strerror})", str(out), "choose a writable place") from error
+    try:
+        for name, content in project.files.items():
+            path = staged / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        _replace_folder(staged, out)
+    except OSError as error:
+        raise ConfigError(f"cannot be written ({error.strerror})", str(out), "choose a writable place") from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _replace_folder(staged: Path, out: Path) -> None:
+    staged.chmod(0o755)
+    if out.exists():
+        for name in KEPT:
+            if (out / name).exists():
+                (out / name).rename(staged / name)
+        shutil.rmtree(out)
+    staged.rename(out)
+
+
+def _manifest(plan: Plan, model_sha256: str, boards: Sequence[Board]) -> Manifest:
+    command = " ".join(["pmeta-gen model.onnx", *(f"--board {board.name}" for board in boards)])
+    adaptation = plan.model.adaptation
+    return Manifest(
+        firmware_id=firmware_id(model_sha256, command),
+        model_sha256=model_sha256,
+        command=command,
+        numerics=NUMERICS,
+        input_shape=plan.graph.input_shape,
+        sample_bytes=sample_bytes(plan),
+        ways=adaptation.ways,
+        steps=adaptation.steps,
+        boards=tuple(board.name for board in boards),
+        tensors=tuple(LearnedTensor(w.name, w.layer, w.weight.shape, w.steps) for w in plan.learned),
+        statics=statics(plan),
+    )
+
+
+def _link_files(plan: Plan) -> dict[str, str]:
+    """The link's loop for src/."""
+    size = link_state_bytes(sample_bytes(plan), plan.model.adaptation.ways)
+    config = render("link/link_config.h.j2", link_max_payload=LINK_MAX_PAYLOAD, link_state_bytes=size)
+    return {"src/link_config.h": config, **{f"src/{n}": text for n, text in files_in("link", (".c", ".h")).items()}}
+
+
+def _golden_files(plan: Plan, title: Title) -> dict[str, str]:
+    tensors = tuple(weight.name for weight in plan.learned)
+    values = golden_values(plan.model, tensors, find_reference())
+    header = render("project/golden.h.j2", title=title.title, model_sha256=title.model_sha256, **values)
+    return {"test/test_golden/golden.h": header, "test/test_golden/test_main.c": template_text("project/test_main.c")}

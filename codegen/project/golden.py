@@ -1,0 +1,106 @@
+"""Golden vectors: what the bit-exact reference computes for a few fixed samples, as a C header for `pio test`.
+
+The reference is the simulator, which the generator must not import (trainer -> codegen <- host). It registers itself as
+an entry point of the group `pmeta.reference`, and is asked through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+import numpy as np
+
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.errors import BuildError
+
+ENTRY_POINT_GROUP = "pmeta.reference"
+SUPPORT_SAMPLES = 3
+
+
+@dataclass(frozen=True)
+class GoldenTask:
+    """Fixed pseudo-random input: the bytes of support samples and one query, and the labels."""
+
+    support: tuple[bytes, ...]
+    labels: tuple[int, ...]
+    query: bytes
+
+
+@dataclass(frozen=True)
+class GoldenAnswers:
+    """What the reference answers, all as canonical little-endian bytes."""
+
+    logits: tuple[tuple[bytes, ...], ...]  # [step][sample]
+    losses: tuple[tuple[bytes, ...], ...]  # [step][sample]
+    tensor_crcs: tuple[tuple[int, ...], ...]  # [step][learned tensor], after the step
+    query_logits: bytes  # after the last step
+
+
+Reference = Callable[[Model, GoldenTask, tuple[str, ...]], GoldenAnswers]
+
+
+def golden_task(model: Model) -> GoldenTask:
+    """The same samples for every model of the same input shape."""
+    rng = np.random.default_rng(0)
+    encoding = model.adaptation.encoding
+    shape = (SUPPORT_SAMPLES + 1, *model.graph.input_shape)
+    if encoding.kind == "uint8":
+        samples = [sample.tobytes() for sample in rng.integers(0, 256, shape, dtype=np.uint8)]
+    else:
+        samples = [sample.astype("<f4").tobytes() for sample in rng.normal(size=shape)]
+    labels = tuple(index % model.adaptation.ways for index in range(SUPPORT_SAMPLES))
+    return GoldenTask(tuple(samples[:-1]), labels, samples[-1])
+
+
+def find_reference() -> Reference:
+    """The registered reference; raises BuildError where none is installed."""
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        reference: Reference = entry.load()
+        return reference
+    raise BuildError(
+        "no reference implementation is installed", f"entry points '{ENTRY_POINT_GROUP}'", "install pmeta-toolchain again"
+    )
+
+
+def golden_values(model: Model, tensors: tuple[str, ...], reference: Reference) -> dict[str, Any]:
+    """Values for golden.h.j2: input and the reference's answers."""
+    task = golden_task(model)
+    answers = reference(model, task, tensors)
+    ways, steps = model.adaptation.ways, model.adaptation.steps
+    arrays = [
+        _bytes_array(f"golden_support[GOLDEN_SAMPLES][{len(task.query)}]", task.support),
+        _bytes_array(f"golden_query[{len(task.query)}]", (task.query,), nested=False),
+        _words_array(
+            f"golden_logits[{steps}][GOLDEN_SAMPLES][{ways}]", [[_words(raw) for raw in row] for row in answers.logits]
+        ),
+        _words_array(
+            f"golden_losses[{steps}][GOLDEN_SAMPLES]", [[_words(raw)[0] for raw in row] for row in answers.losses]
+        ),
+        _words_array(f"golden_tensor_crcs[{steps}][{len(tensors)}]", [list(row) for row in answers.tensor_crcs]),
+        _words_array(f"golden_query_logits[{ways}]", _words(answers.query_logits)),
+    ]
+    return {"samples": len(task.support), "labels": [f"{label}u" for label in task.labels], "arrays": arrays}
+
+
+def _words(raw: bytes) -> list[int]:
+    return [int(word) for word in np.frombuffer(raw, "<u4")]
+
+
+def _literal(value: Any) -> str:
+    """Nested lists of words as a C initializer."""
+    if isinstance(value, list):
+        return "{" + ", ".join(_literal(item) for item in value) + "}"
+    return f"0x{value:08x}u"
+
+
+def _words_array(declaration: str, value: list[Any]) -> dict[str, Any]:
+    return {"declaration": f"uint32_t {declaration}", "rows": [_literal(item) for item in value]}
+
+
+def _bytes_array(declaration: str, rows: tuple[bytes, ...], nested: bool = True) -> dict[str, Any]:
+    texts = [", ".join(map(str, raw)) for raw in rows]
+    return {"declaration": f"uint8_t {declaration}", "rows": [f"{{{text}}}" for text in texts] if nested else texts}
