@@ -343,13 +343,9 @@ static void serve_frame(uint32_t count, int too_long)
         (link_state.receive[FRAME + 1u] & LINK_REPLY) != 0u) { /* never answer an echo of ourselves */
         return;
     }
-    if (too_long) {
-        refuse(LINK_BAD_LENGTH);
-        return;
-    }
     crc_at = count + 1u - LINK_CRC_BYTES;
     crc = pmeta_crc32(0u, link_state.receive + FRAME, crc_at - FRAME);
-    if (!complete || crc != read_u32(link_state.receive + crc_at)) {
+    if (too_long || !complete || crc != read_u32(link_state.receive + crc_at)) {
         refuse(LINK_BAD_CRC);
         return;
     }

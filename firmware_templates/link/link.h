@@ -31,8 +31,8 @@ enum link_command {
 enum link_status {
     LINK_OK = 0,
     LINK_BUSY = 16,            /* accepted and being computed; the result follows */
-    LINK_BAD_CRC = 17,         /* damaged on the way */
-    LINK_BAD_LENGTH = 18,      /* longer than a frame may be, or not this command's length */
+    LINK_BAD_CRC = 17,         /* damaged on the way: CRC-32, COBS, or longer than a frame may be */
+    LINK_BAD_LENGTH = 18,      /* not this command's length */
     LINK_BAD_VERSION = 19,     /* another protocol version */
     LINK_UNKNOWN_COMMAND = 20, /* no such command */
     LINK_NO_SESSION = 21,      /* not the session of the last HELLO: say HELLO first */
