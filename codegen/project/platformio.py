@@ -95,6 +95,7 @@ def _board_file(board: Board, stack_bytes: int) -> str:
             "flags": list(COMPILE_FLAGS),
             "gcc_flags": list(board.gcc_flags),
             "clang_flags": list(board.clang_flags),
+            "include": [f"src/boards/{folder}" for folder in board.sources],
             "linker_script": f"src/boards/{board.linker_script}" if board.linker_script else "",
             "ram_origin": board.ram_origin,
             "stack_bytes": stack_bytes,

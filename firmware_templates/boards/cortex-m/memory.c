@@ -3,13 +3,8 @@
  * The four functions a compiler may call on its own even without a C library. Word by word where both
  * addresses allow it.
  */
-#include <stddef.h>
 #include <stdint.h>
-
-void *memcpy(void *restrict to, const void *restrict from, size_t count);
-void *memmove(void *to, const void *from, size_t count);
-void *memset(void *to, int value, size_t count);
-int memcmp(const void *left, const void *right, size_t count);
+#include <string.h>
 
 /* GCC would see these loops for what they are, and call the function from inside itself. */
 #if defined(__GNUC__) && !defined(__clang__)

@@ -14,6 +14,12 @@
 #define CPACR                 (*(volatile uint32_t *)0xE000ED88u)
 #define CPACR_FPU_FULL_ACCESS (0xFu << 20)
 
+#ifndef BOARD_STACK_BYTES
+#error "BOARD_STACK_BYTES: the stack to reserve, a multiple of 8"
+#endif
+
+__attribute__((section(".bss.stack"), aligned(8), used)) static uint8_t stack[BOARD_STACK_BYTES];
+
 /* Laid out by the linker script; only their addresses mean anything. */
 extern uint32_t board_stack_bottom[], board_stack_top[];
 extern uint8_t board_data_start[], board_data_end[], board_bss_start[], board_bss_end[];

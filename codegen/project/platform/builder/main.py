@@ -43,16 +43,18 @@ def configure_tools():
 
 
 def configure_flags(is_zig):
-    env.Append(CCFLAGS=build["flags"], CPPPATH=["$PROJECT_SRC_DIR"], LINKFLAGS=["-Wl,--gc-sections"])
+    includes = ["$PROJECT_SRC_DIR", *(str(project / folder) for folder in build["include"])]
+    env.Append(CCFLAGS=build["flags"], CPPPATH=includes, LINKFLAGS=["-Wl,--gc-sections"])
     if is_zig:
-        # zig's clang adds run-time checks, and takes the headers' libc from its own folder, unless told otherwise.
+        # zig's clang adds run-time checks unless told otherwise.
         env.Append(CCFLAGS=["-fno-sanitize=all"])
     if is_bare_metal:
         core = build["clang_flags"] if is_zig else build["gcc_flags"]
         env.Append(
             CCFLAGS=[*core, "-ffreestanding"],
             ASFLAGS=core,
-            LINKFLAGS=[*core, "-nostartfiles", "-nostdlib", f"-Wl,--defsym=board_stack_bytes={build['stack_bytes']}"],
+            CPPDEFINES=[("BOARD_STACK_BYTES", build["stack_bytes"])],
+            LINKFLAGS=[*core, "-nostartfiles", "-nostdlib", "-Wl,-e,board_reset"],
             LIBS=[] if is_zig else ["gcc"],
         )
         env.Replace(LDSCRIPT_PATH=str(project / build["linker_script"]))
