@@ -1,0 +1,167 @@
+"""model.onnx: lossless, deterministic, runnable anywhere, and one clear line for every kind of damage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.errors import ModelError, UnsupportedError
+from pmeta.codegen.graph import frozen_float32
+from pmeta.codegen.modelfile import RECORD_KEY, load_model, save_model
+from pmeta.host.simulator.simulator import Simulator
+from tests.models import random_4conv, random_chain, random_samples
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def model() -> Model:
+    return random_4conv(1, width=4)
+
+
+@pytest.fixture
+def path(model: Model, tmp_path: Path) -> Path:
+    save_model(model, tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def assert_same(a: Model, b: Model) -> None:
+    assert a.graph.same_as(b.graph)
+    mine, theirs = a.adaptation, b.adaptation
+    assert mine.alpha.tobytes() == theirs.alpha.tobytes()
+    plain = {"alpha": None, "attention": {}, "alpha_in": {}, "alpha_out": {}}
+    assert replace(mine, **{**plain, "alpha": theirs.alpha}) == replace(theirs, **{**plain, "alpha": theirs.alpha})
+    assert mine.attention.keys() == theirs.attention.keys()
+    for layer, attention in mine.attention.items():
+        for direction in ("fw", "bw"):
+            one, other = getattr(attention, direction), getattr(theirs.attention[layer], direction)
+            assert (one is None) == (other is None)
+            if one is not None:
+                assert all(getattr(one, p).tobytes() == getattr(other, p).tobytes() for p in ("w1", "b1", "w2", "b2"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_round_trip_loses_nothing(seed: int, tmp_path: Path) -> None:
+    model = random_chain(np.random.default_rng(seed))
+    save_model(model, tmp_path / "one.onnx")
+    loaded = load_model(tmp_path / "one.onnx")
+    assert_same(model, loaded)
+    save_model(loaded, tmp_path / "two.onnx")
+    assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+
+def test_channel_wise_step_sizes_and_training_record_survive(model: Model, tmp_path: Path) -> None:
+    table = {"conv2": frozen_float32([0.25, 0.5, 1, 2])}
+    training = {"data": "icons", "seed": 3, "config": {"lambda": 0.1}}
+    full = Model(model.graph, replace(model.adaptation, alpha_in=table, alpha_out=table, training=training))
+    save_model(full, tmp_path / "model.onnx")
+    loaded = load_model(tmp_path / "model.onnx").adaptation
+    assert loaded.alpha_in["conv2"].tobytes() == table["conv2"].tobytes() == loaded.alpha_out["conv2"].tobytes()
+    assert loaded.training == training
+
+
+def test_onnxruntime_computes_the_same_logits(model: Model, path: Path) -> None:
+    samples, _ = random_samples(model, 0, 5)
+    encoding = model.adaptation.encoding
+    decoded = samples.astype(np.float32) * np.float32(encoding.scale[0]) + np.float32(encoding.offset[0])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options)
+    (logits,) = session.run(None, {model.graph.input: decoded})
+    expected = np.stack([Simulator(model).predict(sample) for sample in samples])
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def edited(path: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    proto = onnx.load_model(path)
+    change(proto)
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
+def set_record(proto: onnx.ModelProto, **fields: object) -> None:
+    record = json.loads(next(entry.value for entry in proto.metadata_props if entry.key == RECORD_KEY))
+    record.update(fields)
+    helper.set_model_props(proto, {RECORD_KEY: json.dumps(record)})
+
+
+def rename_operator(proto: onnx.ModelProto) -> None:
+    relu = next(node for node in proto.graph.node if node.op_type == "Relu")
+    relu.op_type = "Softplus"
+
+
+def external_weights(proto: onnx.ModelProto) -> None:
+    tensor = proto.graph.initializer[0]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="/etc/hostname")
+
+
+def negative_step_size(proto: onnx.ModelProto) -> None:
+    for index, tensor in enumerate(proto.graph.initializer):
+        if tensor.name == "pmeta.alpha":
+            array = numpy_helper.to_array(tensor).copy()
+            array[0, 0] = -1
+            proto.graph.initializer[index].CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
+def branch(proto: onnx.ModelProto) -> None:
+    proto.graph.node[4].input[0] = proto.graph.node[2].output[0]
+
+
+DAMAGE: list[tuple[Callable[[onnx.ModelProto], None], type[ModelError], str]] = [
+    (rename_operator, UnsupportedError, "node 'relu1' .Softplus.: the operator is not supported; use only Conv"),
+    (external_weights, UnsupportedError, "keeps weights in other files"),
+    (negative_step_size, ModelError, "step sizes must be finite and >= 0"),
+    (branch, ModelError, "node 'conv2': reads 'relu1.y', but the node before it writes 'pool1.y'"),
+    (lambda proto: helper.set_model_props(proto, {"other": "x"}), ModelError, "has no adaptation record"),
+    (lambda proto: helper.set_model_props(proto, {RECORD_KEY: "{"}), ModelError, "adaptation record: is damaged"),
+    (lambda proto: set_record(proto, schema=99), ModelError, "has schema 99, expected 1"),
+    (lambda proto: set_record(proto, steps=7), ModelError, "says 7 steps, pmeta.alpha has 3"),
+    (lambda proto: set_record(proto, layers=["a"]), ModelError, "names the layers"),
+    (lambda proto: set_record(proto, update=[["all"]] * 9), ModelError, "a layer may update 'weight' and 'bias' only"),
+    (lambda proto: set_record(proto, ways="many"), ModelError, "is damaged"),
+    (lambda proto: set_record(proto, ways=6), ModelError, "the record says 6 ways"),
+    (lambda proto: set_record(proto, input={"encoding": "uint8"}), ModelError, "lacks 'scale'"),
+    (lambda proto: setattr(proto.opset_import[0], "version", 17), ModelError, "is not valid ONNX|opset 17"),
+    (lambda proto: proto.graph.ClearField("node"), ModelError, "is not valid ONNX|no nodes"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), DAMAGE)
+def test_damage_is_named(
+    change: Callable[[onnx.ModelProto], None], error: type[ModelError], message: str, path: Path
+) -> None:
+    with pytest.raises(error, match=message) as caught:
+        load_model(edited(path, change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x00" * 100, b"\x08\x09"])
+def test_what_is_no_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.onnx: is not"):
+        load_model(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_model(tmp_path / "nothing.onnx")
+
+
+def test_every_truncation_is_refused_or_harmless(model: Model, path: Path) -> None:
+    """A file cut anywhere gives a ModelError, never another exception."""
+    data = path.read_bytes()
+    for length in range(0, len(data), 997):
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelError):
+            load_model(path)
