@@ -1,0 +1,221 @@
+"""Adaptation in PyTorch with autograd: an interpretation of the graph that shares nothing with trainer or simulator.
+
+It makes a model's discrete decisions itself (which channels attention keeps, where a ReLU passes, which pixel wins
+a pooling window), or follows decisions it is given, so that the smooth rest can be compared closely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pmeta.codegen.adaptation import AttentionModule, Model
+from pmeta.codegen.graph import Node
+from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu
+
+Weights = dict[str, Tensor]
+
+
+@dataclass
+class Decisions:
+    """The discrete decisions of one sample, by node name."""
+
+    passes: dict[str, Tensor] = field(default_factory=dict)  # ReLU: bool, where the input passes
+    winners: dict[str, Tensor] = field(default_factory=dict)  # max-pool: (C, H', W'), row·W + column
+    kept_fw: dict[str, Tensor] = field(default_factory=dict)  # attention: bool (C,)
+    kept_bw: dict[str, Tensor] = field(default_factory=dict)  # bool (F,)
+
+
+@dataclass(frozen=True)
+class SampleGradients:
+    """What one sample leads to."""
+
+    logits: Tensor  # (ways,)
+    loss: float
+    gradients: Weights  # by weight name, attention applied
+    decisions: Decisions
+
+
+def initial_weights(model: Model, dtype: torch.dtype) -> Weights:
+    return {name: torch.tensor(array, dtype=dtype) for name, array in model.graph.weights.items()}
+
+
+def decode(model: Model, samples: npt.NDArray[np.generic], dtype: torch.dtype) -> Tensor:
+    """Network inputs (N, ...) of samples (N, ...) as they travel."""
+    encoding = model.adaptation.encoding
+    x = torch.tensor(np.asarray(samples, np.float32))
+    if encoding.kind == "uint8":
+        per_channel = (-1,) + (1,) * (x.ndim - 2)
+        x = x * torch.tensor(encoding.scale).reshape(per_channel) + torch.tensor(encoding.offset).reshape(per_channel)
+    return x.to(dtype)
+
+
+def sample_gradients(
+    model: Model, weights: Weights, step: int, x: Tensor, label: int, forced: Decisions | None = None
+) -> SampleGradients:
+    """Gradients of the loss of one decoded sample for what is updated in `step` (1..K), weighed by attention."""
+    leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
+    decisions = Decisions()
+    activations = _forward(model, leaves, x[None], decisions, forced)
+    loss = F.cross_entropy(activations[model.graph.output], torch.tensor([label]))
+    learned = list(_learned(model, step))
+    outputs = [activations[layer.output] for layer, _, _ in learned]
+    found = torch.autograd.grad(loss, [leaves[name] for _, name, _ in learned] + outputs) if learned else ()
+    gradients = {}
+    for (layer, name, part), gradient, gy in zip(learned, found, found[len(learned) :], strict=False):
+        fw, bw = _gammas(model, layer, activations[layer.input].detach()[0], gy[0], decisions, forced)
+        gradients[name] = _weighed(gradient, fw, bw, part, isinstance(layer, GroupNorm))
+    return SampleGradients(activations[model.graph.output].detach()[0], loss.item(), gradients, decisions)
+
+
+def adapt(model: Model, support_x: Tensor, support_y: npt.NDArray[np.generic]) -> Weights:
+    """The weights after all K steps, every decision its own."""
+    weights = initial_weights(model, support_x.dtype)
+    for step in range(1, model.adaptation.steps + 1):
+        totals: Weights = {}
+        for x, label in zip(support_x, support_y, strict=True):
+            for name, gradient in sample_gradients(model, weights, step, x, int(label)).gradients.items():
+                totals[name] = totals.get(name, 0) + gradient
+        weights = updated(model, weights, totals, step, len(support_x))
+    return weights
+
+
+def updated(model: Model, weights: Weights, totals: Weights, step: int, samples: int) -> Weights:
+    """The weights after `step`, from gradients summed over its samples."""
+    alpha = {layer.name: float(model.adaptation.alpha[i, step - 1]) for i, layer in enumerate(model.graph.layers)}
+    steps = {name: alpha[layer.name] / samples * totals[name] for layer, name, _ in _learned(model, step)}
+    return {name: weight - steps[name] if name in steps else weight for name, weight in weights.items()}
+
+
+@torch.no_grad()
+def predict(model: Model, weights: Weights, x: Tensor) -> Tensor:
+    """Logits (N, ways) of decoded queries (N, ...)."""
+    return _forward(model, weights, x, None, None)[model.graph.output]
+
+
+def _learned(model: Model, step: int) -> Iterator[tuple[Node, str, str]]:
+    """(layer, weight name, "weight" or "bias") of all that `step` updates."""
+    for index, layer in enumerate(model.graph.layers):
+        for name, part in zip(layer.weight_names, ("weight", "bias"), strict=False):
+            if model.learns(index, part, step):  # type: ignore[arg-type]
+                yield layer, name, part
+
+
+# --- forward -------------------------------------------------------------------------------------------------
+
+
+def _forward(
+    model: Model, weights: Mapping[str, Tensor], x: Tensor, made: Decisions | None, forced: Decisions | None
+) -> dict[str, Tensor]:
+    """All activations of a batch by name; notes the decisions in `made` (batches of one sample only)."""
+    activations = {model.graph.input: x}
+    for node in model.graph.nodes:
+        x = activations[node.output] = _node(node, weights, x, made, forced)
+    return activations
+
+
+def _node(
+    node: Node, weights: Mapping[str, Tensor], x: Tensor, made: Decisions | None, forced: Decisions | None
+) -> Tensor:
+    match node:
+        case Conv(window=window):
+            bias = None if node.bias is None else weights[node.bias]
+            padded = F.pad(x, _pads(node))
+            return F.conv2d(padded, weights[node.weight], bias, stride=window.stride, dilation=window.dilation)
+        case Gemm():
+            return F.linear(x, weights[node.weight], None if node.bias is None else weights[node.bias])
+        case GroupNorm():
+            # Not F.group_norm, which refuses groups of one element.
+            return torch.group_norm(x, node.groups, weights[node.scale], weights[node.shift], node.epsilon)
+        case Flatten():
+            return x.flatten(1)
+        case Relu():
+            return _relu(node, x, made, forced)
+        case MaxPool():
+            return _max_pool(node, x, made, forced)
+    raise NotImplementedError(type(node).__name__)
+
+
+def _relu(node: Relu, x: Tensor, made: Decisions | None, forced: Decisions | None) -> Tensor:
+    if made is not None:
+        made.passes[node.name] = (x > 0)[0]
+    return x.relu() if forced is None else x * forced.passes[node.name]
+
+
+def _max_pool(node: MaxPool, x: Tensor, made: Decisions | None, forced: Decisions | None) -> Tensor:
+    window = node.window
+    left, _, top, _ = _pads(node)
+    padded = F.pad(x, _pads(node), value=-torch.inf)
+    y, winners = F.max_pool2d(padded, window.kernel, window.stride, 0, window.dilation, return_indices=True)
+    rows, columns = winners // padded.shape[3] - top, winners % padded.shape[3] - left
+    if made is not None:
+        made.winners[node.name] = (rows * x.shape[3] + columns)[0]
+    if forced is None:
+        return y
+    return x.flatten(2).gather(2, forced.winners[node.name].flatten(1)[None]).reshape(y.shape)
+
+
+def _pads(node: Conv | MaxPool) -> tuple[int, int, int, int]:
+    """(left, right, top, bottom), as F.pad wants them."""
+    before, after = node.window.pad_before, node.window.pad_after
+    return before[1], after[1], before[0], after[0]
+
+
+# --- attention -----------------------------------------------------------------------------------------------
+
+
+def _gammas(
+    model: Model, layer: Node, x: Tensor, gy: Tensor, made: Decisions, forced: Decisions | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """(γ^fw, γ^bw) of a layer from its input and the gradient of its output, one sample each."""
+    modules = model.adaptation.attention.get(layer.name)
+    if modules is None:
+        return None, None
+    if isinstance(layer, GroupNorm):
+        x = torch.group_norm(x[None], layer.groups, eps=layer.epsilon)[0]
+    fw = bw = None
+    if modules.fw is not None:
+        kept = None if forced is None else forced.kept_fw[layer.name]
+        fw, made.kept_fw[layer.name] = _attention(modules.fw, x, model.adaptation.rho_fw, kept)
+    if modules.bw is not None:
+        kept = None if forced is None else forced.kept_bw[layer.name]
+        bw, made.kept_bw[layer.name] = _attention(modules.bw, gy, model.adaptation.rho_bw, kept)
+    return fw, bw
+
+
+def _attention(module: AttentionModule, values: Tensor, rho: int, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(γ (C,), the channels it keeps) of `values` (C, ...)."""
+    w1, b1, w2, b2 = (torch.tensor(p, dtype=values.dtype) for p in (module.w1, module.b1, module.w2, module.b2))
+    average = values.flatten(1).mean(1) if values.ndim > 1 else values
+    pi = (w2 @ (w1 @ average + b1).relu() + b2).softmax(0)
+    if kept is None:
+        kept = _kept(pi, rho)
+    clipped = torch.where(kept, pi, 0)
+    return clipped / clipped.sum() * len(pi), kept
+
+
+def _kept(pi: Tensor, rho: int) -> Tensor:
+    """Algorithm 1 of the paper: clip the smallest until their sum reaches ρ (in thousandths), within its bounds."""
+    channels = len(pi)
+    kept = torch.ones(channels, dtype=torch.bool)
+    if rho > 0 and channels > 1:
+        ascending, order = pi.sort(stable=True)
+        below = int((ascending.cumsum(0) < rho / 1000).sum())
+        count = min(max(below + 1, (rho * channels + 999) // 1000), channels - 1)
+        kept[order[:count]] = False
+    return kept
+
+
+def _weighed(gradient: Tensor, fw: Tensor | None, bw: Tensor | None, part: str, per_channel: bool) -> Tensor:
+    """γ applied to a gradient: (F, C, ...) of a weight, (F,) of a bias or shift, (C,) of a scale (`per_channel`)."""
+    if bw is not None:
+        gradient = gradient * bw.reshape([-1] + [1] * (gradient.ndim - 1))
+    if fw is not None and part == "weight":
+        gradient = gradient * (fw if per_channel else fw.reshape([1, -1] + [1] * (gradient.ndim - 2)))
+    return gradient
