@@ -1,0 +1,34 @@
+"""Checkpoints: one file that a training continues from as if it had never stopped."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pmeta.codegen.errors import DataError
+
+FORMAT = 1
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write tensors and plain values to `path` in one step: an interrupted write leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".part")
+    torch.save({"format": FORMAT, **content}, temporary)
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, onto the CPU; executes nothing from the file. Raises DataError."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise DataError("is not a checkpoint, or is damaged", str(path), "start the training again") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise DataError("is a checkpoint of another version", str(path), "start the training again")
+    return content

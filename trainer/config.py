@@ -1,0 +1,225 @@
+"""Training configurations: TOML files read into frozen dataclasses, every key checked.
+
+A key that does not exist, has the wrong type or an impossible value is a ConfigError that names the file and the
+key. What the method leaves open is filled in from `METHODS`, so the resolved configuration, the one that is stored
+with checkpoints and models, says everything.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from pmeta.codegen.errors import ConfigError
+
+# What distinguishes the methods: everything else is common code.
+METHODS: dict[str, dict[str, Any]] = {
+    "maml": {"learn_alpha": False, "penalty": 0.0, "attention": False},
+    "maml++": {"learn_alpha": True, "penalty": 0.0, "attention": False},
+    "p-meta-3.2": {"learn_alpha": True, "penalty": 3.0, "attention": False},
+    "p-meta-3.2+3.3": {"learn_alpha": True, "penalty": 3.0, "attention": True},
+}
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """One few-shot task."""
+
+    ways: int = 5  # classes per task
+    shots: int = 5  # support samples per class
+    queries: int = 15  # query samples per class
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The paper's 4Conv."""
+
+    width: int = 16  # channels of every convolution
+    groups: int = 4  # of the group normalizations; divides width
+    blocks: int = 4  # conv → norm → ReLU → pool
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """The inner loop. None: what `METHODS` says for `name`."""
+
+    name: str = "p-meta-3.2+3.3"
+    steps: int = 5  # K
+    alpha: float = 0.05  # initial step size of every layer and step
+    learn_alpha: bool | None = None
+    penalty: float | None = None  # λ of Eq. 9, with m normalized to sum to 1 over the layers
+    attention: bool | None = None
+    rho_fw: int = 300  # clip ratio ρ of forward attention, thousandths
+    rho_bw: int = 0
+    frozen_layers: tuple[str, ...] = ()  # layers whose step size stays exactly 0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The outer loop."""
+
+    seed: int = 1
+    iterations: int = 3000
+    tasks_per_batch: int = 4
+    learning_rate: float = 1e-3  # Adam; falls to `final_learning_rate` along a cosine
+    final_learning_rate: float = 1e-5
+    alpha_learning_rate: float | None = None  # of the step sizes; None: learning_rate
+    clip_norm: float = 10.0  # largest norm of the meta-gradient of the query loss; 0: no limit
+    multi_step_iterations: int = 0  # iterations during which the losses after all steps count (MAML++)
+    validate_every: int = 250
+    validation_tasks: int = 100
+    checkpoint_every: int = 250
+    convolution: str = "auto"  # direct, matmul; auto: direct on a CPU, matmul on a GPU
+    cuda_graph: bool = True  # on a CUDA GPU: replay each iteration as one graph
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Of training tasks only; the same transformation for support and query of a class, shifts per sample."""
+
+    shift: int = 0  # largest shift in pixels, each axis; edges are repeated
+    rotate_classes: bool = False  # a class turned by 90, 180 or 270 degrees is a new class
+    flip_classes: bool = False  # a mirrored class is a new class
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """uint8 samples u become x = u·scale + offset, the same for all channels; float32."""
+
+    scale: float = 1.0 / 64.0
+    offset: float = -2.0
+
+
+@dataclass(frozen=True)
+class DeviceConfig:
+    """What validation, evaluation and the exported model assume of the device."""
+
+    sample_batch: int = 1  # samples per micro-batch
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole training configuration; `load_config` reads and resolves it."""
+
+    task: TaskConfig = field(default_factory=TaskConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `config_from_dict` reads it back."""
+        plain = asdict(self)
+        plain["method"]["frozen_layers"] = list(self.method.frozen_layers)
+        return plain
+
+
+def load_config(path: Path) -> Config:
+    """Read, check and resolve a TOML configuration; raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"is not valid TOML ({error})", str(path), "correct that line") from error
+    return config_from_dict(table, str(path))
+
+
+def config_from_dict(table: Mapping[str, Any], where: str) -> Config:
+    """Check and resolve a configuration given as nested dicts; `where` names its source in errors."""
+    config: Config = _section(Config, table, where, "")
+    config = replace(config, method=_resolved(config.method, where))
+    _check(config, where)
+    return config
+
+
+def _section(cls: type[Any], table: Mapping[str, Any], where: str, prefix: str) -> Any:
+    """An instance of the dataclass `cls` from a TOML table; `prefix` is the table's dotted name."""
+    types = get_type_hints(cls)
+    known = [item.name for item in fields(cls)]
+    values = {}
+    for key, value in table.items():
+        name = f"{prefix}{key}"
+        if key not in types:
+            raise ConfigError(f"unknown key '{name}'", where, _nearest(key, known, prefix))
+        if is_dataclass(types[key]):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"'{name}' must be a table", where, f"write it as [{name}]")
+            values[key] = _section(types[key], value, where, f"{name}.")
+        else:
+            values[key] = _value(types[key], value, where, name)
+    return cls(**values)
+
+
+def _nearest(key: str, known: list[str], prefix: str) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean '{prefix}{close[0]}'?" if close else f"use one of {', '.join(known)}"
+
+
+def _value(kind: Any, value: Any, where: str, name: str) -> Any:
+    """`value` as `kind`: bool, int, float, str, an optional one of these, or a tuple of strings."""
+    alternatives = [option for option in get_args(kind) if option is not type(None)]
+    if get_origin(kind) is tuple:
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise ConfigError(f"'{name}' must be a list of strings", where, 'write it as ["conv1", "norm1"]')
+    if alternatives:
+        return None if value is None else _value(alternatives[0], value, where, name)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ConfigError(
+            f"'{name}' is {value!r}, expected {'an' if kind is int else 'a'} {kind.__name__}", where, "correct it"
+        )
+    return value
+
+
+def _resolved(method: MethodConfig, where: str) -> MethodConfig:
+    if method.name not in METHODS:
+        raise ConfigError(f"unknown method.name '{method.name}'", where, _nearest(method.name, sorted(METHODS), ""))
+    defaults = METHODS[method.name]
+    return replace(method, **{key: value for key, value in defaults.items() if getattr(method, key) is None})
+
+
+def _check(config: Config, where: str) -> None:
+    """Refuse impossible values, naming the key."""
+
+    def require(key: str, holds: bool, rule: str) -> None:
+        if not holds:
+            section, name = key.split(".")
+            value = getattr(getattr(config, section), name)
+            raise ConfigError(f"'{key}' is {value!r}, but must be {rule}", where, "correct it")
+
+    at_least_one = (
+        "task.shots task.queries network.width network.groups network.blocks method.steps training.iterations "
+        "training.tasks_per_batch training.validate_every training.validation_tasks training.checkpoint_every "
+        "device.sample_batch"
+    )
+    for key in at_least_one.split():
+        section, name = key.split(".")
+        require(key, getattr(getattr(config, section), name) >= 1, "at least 1")
+    require("task.ways", 2 <= config.task.ways <= 256, "2 to 256")
+    require("network.groups", config.network.width % config.network.groups == 0, "a divisor of network.width")
+    for key in ("method.rho_fw", "method.rho_bw"):
+        require(key, 0 <= getattr(config.method, key[7:]) <= 999, "0 to 999 thousandths")
+    require("method.alpha", 0 <= config.method.alpha < float("inf"), "zero or positive")
+    require("method.penalty", 0 <= (config.method.penalty or 0) < float("inf"), "zero or positive")
+    require("training.seed", 0 <= config.training.seed < 2**63, "0 to 2^63 - 1")
+    training = config.training
+    require("training.learning_rate", 0 < training.learning_rate < float("inf"), "positive")
+    require("training.final_learning_rate", 0 <= training.final_learning_rate <= training.learning_rate,
+            "between 0 and training.learning_rate")  # fmt: skip
+    require("training.alpha_learning_rate", training.alpha_learning_rate is None or training.alpha_learning_rate > 0,
+            "positive")  # fmt: skip
+    require("training.clip_norm", training.clip_norm >= 0, "zero or positive")
+    require("training.multi_step_iterations", training.multi_step_iterations >= 0, "zero or positive")
+    require("training.convolution", training.convolution in ("auto", "direct", "matmul"), "auto, direct or matmul")
+    require("augmentation.shift", config.augmentation.shift >= 0, "zero or positive")
+    require("input.scale", 0 < abs(config.input.scale) < float("inf"), "finite and not zero")

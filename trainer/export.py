@@ -1,0 +1,82 @@
+"""Between what was trained and what is deployed: meta-parameters to a `Model` and back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmeta.codegen.adaptation import Adaptation, AttentionModule, InputEncoding, LayerAttention, Model, UpdatedPart
+from pmeta.codegen.graph import Float32Array, Graph, frozen_float32
+from pmeta.trainer.attention import PARTS
+from pmeta.trainer.config import Config
+from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
+from pmeta.trainer.networks import Network, Tensors
+
+
+def to_model(
+    graph: Graph, meta: MetaParameters, config: Config, encoding: InputEncoding, training: dict[str, Any]
+) -> Model:
+    """The model to deploy. Attention of layers that never learn is left out: nothing would ever read it."""
+    alpha = _array(meta["alpha"])
+    learning = {layer.name for layer, row in zip(graph.layers, alpha, strict=True) if row.any()}
+    adaptation = Adaptation(
+        method=config.method.name,
+        ways=config.task.ways,
+        shots=config.task.shots,
+        alpha=alpha,
+        updates=tuple(_parts(len(layer.weight_names)) for layer in graph.layers),
+        rho_fw=config.method.rho_fw,
+        rho_bw=config.method.rho_bw,
+        encoding=encoding,
+        attention={
+            layer: LayerAttention(_module(modules["fw"]), _module(modules["bw"]))
+            for layer, modules in meta["attention"].items()
+            if layer in learning
+        },
+        sample_batch=config.device.sample_batch,
+        training=training,
+    )
+    weights = {name: _array(tensor) for name, tensor in meta["weights"].items()}
+    return Model(replace(graph, weights=weights), adaptation)
+
+
+def _parts(count: int) -> tuple[UpdatedPart, ...]:
+    return ("weight", "bias") if count == 2 else ("weight",)
+
+
+def _module(parameters: Tensors) -> AttentionModule:
+    return AttentionModule(*(_array(parameters[part]) for part in PARTS))
+
+
+def _array(tensor: Tensor) -> Float32Array:
+    return frozen_float32(tensor.detach().cpu().numpy())
+
+
+def from_model(model: Model, device: torch.device, convolution: str) -> tuple[InnerLoop, MetaParameters]:
+    """The inner loop and meta-parameters of an exported model, to evaluate it."""
+    graph, adaptation = model.graph, model.adaptation
+    rows = zip(graph.layers, adaptation.alpha, strict=True)
+    inner = InnerLoop(
+        network=Network(graph, convolution),
+        steps=adaptation.steps,
+        learning=frozenset(layer.name for layer, row in rows if row.any()),
+        rho_fw=adaptation.rho_fw,
+        rho_bw=adaptation.rho_bw,
+    )
+    attention: dict[str, dict[str, Tensors]] = {}
+    for layer, modules in adaptation.attention.items():
+        directions = {"fw": modules.fw, "bw": modules.bw}
+        attention[layer] = {
+            direction: {part: _tensor(getattr(module, part), device) for part in PARTS}
+            for direction, module in directions.items()
+            if module is not None
+        }
+    weights = {name: _tensor(array, device) for name, array in graph.weights.items()}
+    return inner, {"weights": weights, "alpha": _tensor(adaptation.alpha, device), "attention": attention}
+
+
+def _tensor(array: Float32Array, device: torch.device) -> Tensor:
+    return torch.tensor(array, device=device)  # a copy: the array is read-only

@@ -1,0 +1,97 @@
+"""The inner loop: K gradient steps on the support set, driven by a table of step sizes.
+
+MAML, MAML++ and both p-Metas are settings of this one function: the table α is fixed or learned, dense or sparse,
+and layers have meta attention or not. The micro-batch size is one more setting: the full support set in training,
+the device's (usually 1) in evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pmeta.codegen.graph import Graph
+from pmeta.trainer.attention import channel_weights
+from pmeta.trainer.networks import Network, Tensors
+
+# weights and attention by name, alpha (L, K): a pytree that torch.func differentiates.
+MetaParameters = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class InnerLoop:
+    """What is fixed while a task is learned; what is meta-learned travels as `MetaParameters`:
+
+    {"weights": {name: tensor}, "alpha": (L, K), "attention": {layer: {"fw" | "bw": {w1, b1, w2, b2}}}}
+    """
+
+    network: Network
+    steps: int  # K
+    learning: frozenset[str]  # layers that may have a nonzero step size; the others are skipped altogether
+    rho_fw: int  # thousandths
+    rho_bw: int
+
+    @property
+    def graph(self) -> Graph:
+        return self.network.graph
+
+    def adapt(
+        self, meta: MetaParameters, support_x: Tensor, support_y: Tensor, micro_batch: int | None = None
+    ) -> Tensors:
+        """The weights after K steps. support_x: (N, C, H, W), support_y: (N, ways) one-hot."""
+        return list(self.trajectory(meta, support_x, support_y, micro_batch))[-1]
+
+    def trajectory(
+        self, meta: MetaParameters, support_x: Tensor, support_y: Tensor, micro_batch: int | None = None
+    ) -> Iterator[Tensors]:
+        """The weights after each of the K steps (Eq. 14, with gradient accumulation over micro-batches)."""
+        weights: Tensors = dict(meta["weights"])
+        samples = support_x.shape[0]
+        for k in range(self.steps):
+            gradients = self._support_gradients(meta, weights, support_x, support_y, micro_batch or samples)
+            for number, layer in enumerate(self.graph.layers):
+                if layer.name in self.learning:
+                    step_size = meta["alpha"][number, k] / samples
+                    for name in layer.weight_names:
+                        weights = weights | {name: weights[name] - step_size * gradients[name]}
+            yield weights
+
+    def _support_gradients(
+        self, meta: MetaParameters, weights: Tensors, x: Tensor, y: Tensor, micro_batch: int
+    ) -> Tensors:
+        """γ ⊙ gradient of the summed per-sample losses, accumulated over all micro-batches.
+
+        Samples do not see each other except through γ, so all micro-batches run as one batch.
+        """
+        learning = [layer for layer in self.graph.layers if layer.name in self.learning]
+        probes = {layer.name: x.new_zeros((x.shape[0], *self.graph.shapes[layer.output])) for layer in learning}
+
+        def summed_loss(probes: Tensors) -> tuple[Tensor, Tensors]:
+            logits, layer_inputs = self.network.forward(weights, x, probes)
+            return cross_entropy(logits, y).sum(), layer_inputs
+
+        output_gradients, layer_inputs = torch.func.grad(summed_loss, has_aux=True)(probes)
+        gradients: Tensors = {}
+        for layer in learning:
+            inputs, g = layer_inputs[layer.name], output_gradients[layer.name]
+            modules: Mapping[str, Tensors] = meta["attention"].get(layer.name, {})
+            if "fw" in modules:
+                inputs = _scaled(inputs, channel_weights(modules["fw"], inputs, micro_batch, self.rho_fw))
+            if "bw" in modules:
+                g = _scaled(g, channel_weights(modules["bw"], g, micro_batch, self.rho_bw))
+            gradients |= self.network.weight_gradients(layer, inputs, g)
+        return gradients
+
+
+def cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:
+    """Per-sample loss (N,) of logits (N, ways) for one-hot labels (N, ways)."""
+    return -(torch.log_softmax(logits, dim=-1) * one_hot).sum(-1)
+
+
+def _scaled(x: Tensor, gamma: Tensor) -> Tensor:
+    """x (N, C, ...) with channel c of sample n multiplied by gamma[n, c]."""
+    return x * gamma.reshape(*gamma.shape, *[1] * (x.dim() - 2))

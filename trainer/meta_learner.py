@@ -1,0 +1,160 @@
+"""The meta-learner: what the outer loop optimizes, and one step of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.graph import Graph, Shape
+from pmeta.trainer.attention import initial_module
+from pmeta.trainer.captured import Captured
+from pmeta.trainer.config import Config
+from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
+from pmeta.trainer.networks import Network, four_conv, weight_tensors
+from pmeta.trainer.objective import TaskBatch, memory_shares, meta_gradient, multi_step_weights
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one outer step says about itself."""
+
+    loss: float  # mean query loss after adaptation
+    accuracy: float  # mean query accuracy after adaptation
+    zeros: int  # step sizes that are exactly zero, of those that may learn
+    reentries: int  # step sizes that left zero in this step
+
+
+class MetaLearner:
+    """Meta-parameters, their optimizer, and the outer step of Algorithm 2."""
+
+    def __init__(self, config: Config, input_shape: Shape, device: torch.device) -> None:
+        self.config, self.device = config, device
+        rng = np.random.default_rng([config.training.seed, 2**31])  # apart from every iteration's
+        network = config.network
+        self.graph = four_conv(input_shape, config.task.ways, network.width, network.groups, rng, network.blocks)
+        self.inner = inner_loop(self.graph, config, device)
+        self.meta = initial_meta_parameters(self.inner, config, rng, device)
+        self._leaves: list[Tensor] = tree_leaves(self.meta)
+        for leaf in self._leaves:
+            leaf.grad = torch.zeros_like(leaf)
+        self._optimizer = torch.optim.Adam(self._parameter_groups())
+        may_learn = torch.tensor([layer.name in self.inner.learning for layer in self.graph.layers], device=device)
+        self._mask = may_learn[:, None].expand_as(self.meta["alpha"])
+        self._zero = (self.meta["alpha"] == 0) & self._mask
+        self._price = (config.method.penalty or 0.0) * memory_shares(self.graph).to(device)[:, None] * self._mask
+        self._gradient = Captured(self._write_gradients, device, enabled=config.training.cuda_graph)
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        training = self.config.training
+        body = tree_leaves({"weights": self.meta["weights"], "attention": self.meta["attention"]})
+        groups = [{"params": body, "lr": training.learning_rate, "base": training.learning_rate}]
+        if self.config.method.learn_alpha:
+            rate = training.alpha_learning_rate or training.learning_rate
+            groups.append({"params": [self.meta["alpha"]], "lr": rate, "base": rate})
+        return groups
+
+    def step(self, tasks: TaskBatch, iteration: int) -> StepReport:
+        """One outer step (Eqs. 7, 9 and 15) on `tasks`; `iteration` counts from 0 and sets rates and weights."""
+        inputs = {"tasks": tasks.tensors()}
+        annealed = self.config.training.multi_step_iterations
+        if iteration < annealed:
+            weights = multi_step_weights(self.inner.steps, iteration / annealed)
+            inputs["step_weights"] = (torch.tensor(weights, device=self.device),)
+        loss, accuracy = self._gradient(inputs)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._learning_rate(group["base"], iteration)
+        self._optimizer.step()
+        zeros, reentries = self._project_alpha()
+        report = torch.stack([loss, accuracy, zeros, reentries]).tolist()  # the step's one wait for the device
+        return StepReport(report[0], report[1], int(report[2]), int(report[3]))
+
+    def _write_gradients(self, inputs: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+        """Set every leaf's .grad in place; returns mean loss and accuracy."""
+        step_weights = inputs.get("step_weights", (None,))[0]
+        gradient, losses, accuracies = meta_gradient(self.inner, self.meta, TaskBatch(*inputs["tasks"]), step_weights)
+        leaves = tree_leaves(gradient)
+        if self.config.training.clip_norm:
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(leaf) for leaf in leaves]))
+            shrink = (self.config.training.clip_norm / norm).clamp(max=1.0)
+            leaves = [leaf * shrink for leaf in leaves]
+        for leaf, value in zip(self._leaves, leaves, strict=True):
+            assert leaf.grad is not None
+            leaf.grad.copy_(value)
+        # λ·m·|α| of Eq. 9 for α >= 0: its slope is λ·m at zero too, or zeros would flicker.
+        self.meta["alpha"].grad.add_(self._price)
+        return losses.mean(), accuracies.mean()
+
+    def _project_alpha(self) -> tuple[Tensor, Tensor]:
+        """α ← max(α, 0), frozen layers at exactly 0; returns (zeros, re-entries) as float scalars."""
+        alpha = self.meta["alpha"]
+        before = self._zero
+        alpha.copy_(torch.where(self._mask, alpha.clamp(min=0.0), torch.zeros_like(alpha)))
+        self._zero = (alpha == 0) & self._mask
+        return self._zero.sum().float(), (before & ~self._zero).sum().float()
+
+    def _learning_rate(self, base: float, iteration: int) -> float:
+        training = self.config.training
+        final = training.final_learning_rate * base / training.learning_rate
+        return final + 0.5 * (base - final) * (1.0 + cos(pi * iteration / training.iterations))
+
+    # --- state ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Everything the next step depends on, beside the configuration."""
+        return {"meta": self.meta, "optimizer": self._optimizer.state_dict()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`."""
+        with torch.no_grad():
+            for leaf, value in zip(self._leaves, tree_leaves(state["meta"]), strict=True):
+                leaf.copy_(value)
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._zero = (self.meta["alpha"] == 0) & self._mask
+
+
+def inner_loop(graph: Graph, config: Config, device: torch.device) -> InnerLoop:
+    """The inner loop that `config` asks for; raises ConfigError for frozen layers that do not exist."""
+    names = [layer.name for layer in graph.layers]
+    unknown = sorted(set(config.method.frozen_layers) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"'method.frozen_layers' names '{unknown[0]}', which is no layer", "configuration",
+            f"use some of {', '.join(names)}",
+        )  # fmt: skip
+    convolution = config.training.convolution
+    if convolution == "auto":
+        convolution = "matmul" if device.type == "cuda" else "direct"
+    return InnerLoop(
+        network=Network(graph, convolution),
+        steps=config.method.steps,
+        learning=frozenset(names) - set(config.method.frozen_layers),
+        rho_fw=config.method.rho_fw,
+        rho_bw=config.method.rho_bw,
+    )
+
+
+def initial_meta_parameters(
+    inner: InnerLoop, config: Config, rng: np.random.Generator, device: torch.device
+) -> MetaParameters:
+    """The graph's weights, equal step sizes (0 for frozen layers), fresh attention on all but the last layer."""
+    graph = inner.graph
+    alpha = torch.full((len(graph.layers), inner.steps), config.method.alpha)
+    attention: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for number, layer in enumerate(graph.layers):
+        if layer.name not in inner.learning:
+            alpha[number] = 0.0
+        elif config.method.attention and layer is not graph.layers[-1]:
+            fw, bw = layer.attention_channels(graph.shapes[layer.input])
+            modules = {"fw": initial_module(fw, rng), "bw": initial_module(bw, rng)}
+            attention[layer.name] = {
+                direction: {part: tensor.to(device) for part, tensor in module.items()}
+                for direction, module in modules.items()
+            }
+    return {"weights": weight_tensors(graph, device), "alpha": alpha.to(device), "attention": attention}

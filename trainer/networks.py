@@ -1,0 +1,158 @@
+"""Network descriptions (`pmeta.codegen.graph.Graph`) and their PyTorch interpretation.
+
+There is one description of a network, the graph that is exported. `Network` interprets it with weights given as a
+dict of tensors, so the same code serves the meta-trained weights, the adapted ones, and any vmap over tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pmeta.codegen.errors import UnsupportedError
+from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
+from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu, Window
+from pmeta.trainer.convolution import CONVOLUTIONS
+
+Tensors = dict[str, Tensor]
+GROUP_NORM_EPSILON = float(np.float32(1e-5))
+
+
+# --- descriptions --------------------------------------------------------------------------------------------
+
+
+def four_conv(
+    input_shape: Shape, ways: int, width: int, groups: int, rng: np.random.Generator, blocks: int = 4
+) -> Graph:
+    """The paper's 4Conv: `blocks` times conv 3x3 → GroupNorm → ReLU → max-pool 2x2, then a linear classifier.
+
+    Weights are drawn from He-uniform (conv) and a uniform distribution of bound 1/sqrt(inputs) (classifier); norms
+    start as the identity, biases at zero.
+    """
+    same = Window((3, 3), pad_before=(1, 1), pad_after=(1, 1))
+    halve = Window((2, 2), stride=(2, 2))
+    nodes: list[Node] = []
+    weights: dict[str, Float32Array] = {}
+    current, (channels, height, columns) = "input", input_shape
+
+    def append(node: Node) -> None:
+        nonlocal current
+        nodes.append(node)
+        current = node.output
+
+    for i in range(1, blocks + 1):
+        conv = f"conv{i}"
+        append(Conv(conv, current, f"{conv}.out", f"{conv}.weight", None, width, same))
+        weights[f"{conv}.weight"] = _uniform(rng, (width, channels, 3, 3), sqrt(6.0 / (9 * channels)))
+        norm = f"norm{i}"
+        append(GroupNorm(norm, current, f"{norm}.out", f"{norm}.weight", f"{norm}.bias", groups, GROUP_NORM_EPSILON))
+        weights[f"{norm}.weight"] = frozen_float32(np.ones(width))
+        weights[f"{norm}.bias"] = frozen_float32(np.zeros(width))
+        append(Relu(f"relu{i}", current, f"relu{i}.out"))
+        append(MaxPool(f"pool{i}", current, f"pool{i}.out", halve))
+        channels, height, columns = width, height // 2, columns // 2
+    append(Flatten("flatten", current, "flatten.out"))
+    features = channels * height * columns
+    append(Gemm("fc", current, "logits", "fc.weight", "fc.bias", ways))
+    weights["fc.weight"] = _uniform(rng, (ways, features), 1.0 / sqrt(max(features, 1)))
+    weights["fc.bias"] = frozen_float32(np.zeros(ways))
+    return Graph("4conv", "input", input_shape, tuple(nodes), weights)
+
+
+def _uniform(rng: np.random.Generator, shape: Shape, bound: float) -> Float32Array:
+    return frozen_float32(rng.uniform(-bound, bound, shape))
+
+
+def weight_tensors(graph: Graph, device: torch.device | str = "cpu") -> Tensors:
+    """The graph's weights as float32 tensors on `device`, by name."""
+    return {name: torch.from_numpy(np.array(array)).to(device) for name, array in graph.weights.items()}
+
+
+# --- interpretation ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph as PyTorch functions of its weights."""
+
+    graph: Graph
+    convolution: str = "direct"  # key of CONVOLUTIONS
+
+    def forward(
+        self, weights: Mapping[str, Tensor], x: Tensor, probes: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensors]:
+        """Run the graph on a batch.
+
+        x: (N, *graph.input_shape). probes: zeros of y_l's shape, by layer name, added to the layer's output y_l; the
+        loss's gradient with respect to them is g(y_l). Returns the output (N, ...) and, for every layer, what its
+        weight gradient needs: its input x_{l-1}, for a GroupNorm the normalized input x̂.
+        """
+        layer_inputs: Tensors = {}
+        for node in self.graph.nodes:
+            if isinstance(node, GroupNorm):
+                x = _normalized(x, node)
+            if node.is_layer:
+                layer_inputs[node.name] = x
+            x = self._apply(node, weights, x)
+            if probes is not None and node.name in probes:
+                x = x + probes[node.name]
+        return x, layer_inputs
+
+    def _apply(self, node: Node, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """One operator; a GroupNorm's input arrives normalized, only scale and shift remain."""
+        match node:
+            case Conv():
+                convolve = CONVOLUTIONS[self.convolution].forward
+                y = convolve(_padded(x, node.window), weights[node.weight], node.window)
+                return y if node.bias is None else y + weights[node.bias][:, None, None]
+            case GroupNorm():
+                return x * weights[node.scale][:, None, None] + weights[node.shift][:, None, None]
+            case Gemm():
+                y = x @ weights[node.weight].T
+                return y if node.bias is None else y + weights[node.bias]
+            case Relu():
+                return F.relu(x)
+            case MaxPool():
+                window = node.window
+                x = _padded(x, window, float("-inf"))
+                return F.max_pool2d(x, window.kernel, window.stride, dilation=window.dilation)
+            case Flatten():
+                return x.flatten(1)
+        raise UnsupportedError(f"cannot train a {type(node).__name__}", f"node '{node.name}'", "use another operator")
+
+    def weight_gradients(self, node: Node, x: Tensor, g: Tensor) -> Tensors:
+        """Gradients of a layer's weights, by name, summed over the batch.
+
+        x: what `forward` returned for the layer, g: g(y_l), both (N, ...). The layer is linear in both, so scaling
+        channels of x by γ^fw and of g by γ^bw scales the gradients as Eqs. 12 and 13 ask, bias and shift by γ^bw
+        alone.
+        """
+        match node:
+            case Conv():
+                weight_gradient = CONVOLUTIONS[self.convolution].weight_gradient
+                dw = weight_gradient(_padded(x, node.window), g, node.window)
+                return {node.weight: dw} | ({} if node.bias is None else {node.bias: g.sum((0, 2, 3))})
+            case GroupNorm():
+                return {node.scale: (g * x).sum((0, 2, 3)), node.shift: g.sum((0, 2, 3))}
+            case Gemm():
+                return {node.weight: g.T @ x} | ({} if node.bias is None else {node.bias: g.sum(0)})
+        raise UnsupportedError("has no weights to learn", f"node '{node.name}'", "choose a layer")
+
+
+def _padded(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
+    (top, left), (bottom, right) = window.pad_before, window.pad_after
+    return F.pad(x, (left, right, top, bottom), value=value) if any((top, left, bottom, right)) else x
+
+
+def _normalized(x: Tensor, node: GroupNorm) -> Tensor:
+    """x̂ = (x − mean)/sqrt(variance + ε) per sample and group of channels; (N, C, H, W) in and out."""
+    grouped = x.reshape(x.shape[0], node.groups, -1)
+    centred = grouped - grouped.mean(-1, keepdim=True)
+    variance = (centred * centred).mean(-1, keepdim=True)
+    return (centred * torch.rsqrt(variance + node.epsilon)).reshape(x.shape)

@@ -1,0 +1,209 @@
+"""A training run: outer steps, validation, logs, checkpoints, and the model that validated best."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_map
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.errors import DataError, PmetaError
+from pmeta.trainer.checkpoint import load_checkpoint, save_checkpoint
+from pmeta.trainer.config import Config
+from pmeta.trainer.datasets.base import ClassImages
+from pmeta.trainer.encoding import input_encoding
+from pmeta.trainer.evaluation import Evaluation, evaluate
+from pmeta.trainer.export import to_model
+from pmeta.trainer.interrupt import DeferredInterrupt
+from pmeta.trainer.logbook import Logbook
+from pmeta.trainer.meta_learner import MetaLearner, StepReport
+from pmeta.trainer.sampler import Draw, TaskSampler
+from pmeta.trainer.tasks import fixed_tasks
+
+VALIDATION_SEED = 20_000  # the validation tasks are the same for every training seed
+LOG_EVERY = 10  # iterations between lines of the training curve
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a progress display can show."""
+
+    iteration: int  # finished ones
+    report: StepReport | None  # of the last iteration
+    validation: Evaluation | None  # the latest
+    best: float  # best validation accuracy so far
+
+
+class Training:
+    """One run in `run_dir`: checkpoint.pt, curve.jsonl, TensorBoard events, and in the end a `Model`."""
+
+    def __init__(
+        self, config: Config, train: ClassImages, validation: ClassImages, run_dir: Path, device: torch.device
+    ) -> None:
+        self.config, self.run_dir, self.device = config, run_dir, device
+        channels, *size = train.images.shape[1:]
+        self._encoding = input_encoding(config.input, channels)
+        self._learner = MetaLearner(config, (channels, *size), device)
+        self._sampler = TaskSampler(train, config.task, config.augmentation, self._encoding, device)
+        task = config.task
+        self._validation_tasks = fixed_tasks(
+            validation, task.ways, task.shots, task.queries, config.training.validation_tasks, VALIDATION_SEED
+        )
+        self._data_hash = data_hash(train)
+        self._iteration = 0
+        self._validation: Evaluation | None = None
+        self._best: dict[str, Any] = {"accuracy": -1.0}
+
+    @property
+    def checkpoint_path(self) -> Path:
+        return self.run_dir / "checkpoint.pt"
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    def run(self, show: Callable[[Progress], object] = id) -> Model:
+        """Train to the configured end and return the best model.
+
+        Ctrl-C ends the run after the current iteration: a checkpoint is written, then KeyboardInterrupt raised.
+        """
+        training = self.config.training
+        with (
+            Logbook(self.run_dir, self._iteration) as logbook,
+            ThreadPoolExecutor(1) as executor,  # draws the next tasks while the device computes
+            DeferredInterrupt() as interrupt,
+        ):
+            upcoming = executor.submit(self._draw, self._iteration)
+            while self._iteration < training.iterations and not interrupt.requested:
+                draw = upcoming.result()
+                upcoming = executor.submit(self._draw, self._iteration + 1)
+                report = self._learner.step(self._sampler.gather(draw), self._iteration)
+                if not np.isfinite(report.loss):
+                    raise _diverged(self._iteration)
+                self._iteration += 1
+                last = self._iteration == training.iterations
+                if last or self._iteration % LOG_EVERY == 0:
+                    logbook.write(self._iteration, _curve_point(report))
+                if last or self._iteration % training.validate_every == 0:
+                    self._validation = self._validate(logbook)
+                if last or interrupt.requested or self._iteration % training.checkpoint_every == 0:
+                    self.save()
+                show(Progress(self._iteration, report, self._validation, self._best["accuracy"]))
+        if self._iteration < training.iterations:
+            raise KeyboardInterrupt
+        return self.best_model()
+
+    def _draw(self, iteration: int) -> Draw:
+        return self._sampler.draw(self.config.training.seed, iteration, self.config.training.tasks_per_batch)
+
+    def _validate(self, logbook: Logbook) -> Evaluation:
+        """Evaluate on the fixed validation tasks; remember the meta-parameters where they are the best yet."""
+        learner = self._learner
+        result = evaluate(
+            learner.inner, learner.meta, self._validation_tasks, self._encoding,
+            self.config.device.sample_batch, self.device,
+        )  # fmt: skip
+        values = {
+            "validation/accuracy_before": result.before,
+            "validation/accuracy_after": result.after,
+            "validation/query_loss": result.loss,
+        }
+        for layer, row in zip(learner.graph.layers, learner.meta["alpha"].tolist(), strict=True):
+            values |= {f"alpha/{layer.name}/step{k}": value for k, value in enumerate(row, 1)}
+        logbook.write(self._iteration, values)
+        if result.after > self._best["accuracy"]:
+            self._best = {
+                "accuracy": result.after,
+                "interval": result.after_interval,
+                "iteration": self._iteration,
+                "meta": tree_map(lambda t: t.detach().cpu().clone(), learner.meta),
+            }
+        return result
+
+    # --- state ---------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the checkpoint. Tasks follow from (seed, iteration), so no random generator has a state to keep."""
+        save_checkpoint(
+            self.checkpoint_path,
+            {
+                "config": self.config.as_dict(),
+                "data": self._data_hash,
+                "iteration": self._iteration,
+                "learner": self._learner.state(),
+                "best": self._best,
+            },
+        )
+
+    def resume(self) -> None:
+        """Continue from the run directory's checkpoint; refuses one of another configuration or data set."""
+        content = load_checkpoint(self.checkpoint_path)
+        where = str(self.checkpoint_path)
+        for key, mine in (("config", self.config.as_dict()), ("data", self._data_hash)):
+            if content[key] != mine:
+                raise DataError(
+                    f"belongs to another {'configuration' if key == 'config' else 'data set'}", where,
+                    "resume with what it was started with, or train in another --run-dir",
+                )  # fmt: skip
+        self._iteration, self._best = content["iteration"], content["best"]
+        self._learner.load_state(content["learner"])
+
+    @property
+    def iteration(self) -> int:
+        """Finished iterations."""
+        return self._iteration
+
+    def best_model(self) -> Model:
+        """The meta-parameters that validated best, with the record of how they came about."""
+        best = self._best
+        record = {
+            "config": self.config.as_dict(),
+            "seed": self.config.training.seed,
+            "iterations": self.config.training.iterations,
+            "selected_iteration": best["iteration"],
+            "validation_accuracy": best["accuracy"],
+            "validation_interval": best["interval"],
+            "validation_tasks": self.config.training.validation_tasks,
+            "data_sha256": self._data_hash,
+            "device": "CUDA GPU" if self.device.type == "cuda" else "CPU",
+            "versions": {"pmeta": _own_version(), "python": platform.python_version(), "torch": torch.__version__},
+        }
+        return to_model(self._learner.graph, best["meta"], self.config, self._encoding, record)
+
+
+def _curve_point(report: StepReport) -> dict[str, float]:
+    return {
+        "train/query_loss": report.loss,
+        "train/query_accuracy": report.accuracy,
+        "alpha/zeros": report.zeros,
+        "alpha/reentries": report.reentries,
+    }
+
+
+def data_hash(data: ClassImages) -> str:
+    """SHA-256 over shape, pixels and labels of a data set."""
+    digest = hashlib.sha256(str(data.images.shape).encode())
+    digest.update(np.ascontiguousarray(data.images).tobytes())
+    digest.update(np.ascontiguousarray(data.labels.astype("<i8")).tobytes())
+    return digest.hexdigest()
+
+
+def _own_version() -> str:
+    try:
+        return version("pmeta-toolchain")
+    except PackageNotFoundError:  # run from a source tree
+        return "source tree"
+
+
+def _diverged(iteration: int) -> PmetaError:
+    return PmetaError(
+        "the query loss is no longer finite", f"iteration {iteration + 1}",
+        "lower training.learning_rate or method.alpha, or set training.clip_norm",
+    )  # fmt: skip
