@@ -1,0 +1,123 @@
+"""Reads icon sets from the npm package `@iconify/json`, unpacked or as the registry's .tgz."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pmeta.codegen.errors import DataError
+from pmeta.trainer.datasets.icons.render import Icon
+
+PACKAGE: Final = "@iconify/json"
+VERSION: Final = "2.2.535"
+# Licences that let anyone redistribute changed drawings with attribution; no share-alike, no field-of-use limits.
+LICENSES: Final = frozenset({"MIT", "Apache-2.0", "ISC", "CC0-1.0", "OFL-1.1", "CC-BY-3.0", "CC-BY-4.0"})
+_EXCLUDED_CATEGORIES: Final = frozenset({"Logos", "Emoji"})
+
+_ReadText = Callable[[str], str]  # path inside the package -> its text
+
+
+@dataclass(frozen=True)
+class IconSet:
+    """One icon set: who made it, under which licence, and its icons."""
+
+    prefix: str
+    title: str
+    author: str
+    url: str
+    license_spdx: str
+    license_url: str
+    names: Mapping[str, tuple[str, ...]]  # icon name -> its own name, then its aliases
+    icons: Mapping[str, Icon]  # icon name -> drawing
+
+
+def fetch_package(folder: Path) -> Path:
+    """Downloads the package with npm into `folder` and returns the .tgz. Raises DataError if npm fails."""
+    command = ["npm", "pack", f"{PACKAGE}@{VERSION}", "--silent", "--pack-destination", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise DataError(f"npm cannot fetch {PACKAGE}@{VERSION}", str(folder), "install npm or pass a path") from error
+    return next(folder.glob("*.tgz"))
+
+
+def read_icon_sets(path: Path, excluded_sets: frozenset[str]) -> Iterator[IconSet]:
+    """Yields the monochrome, freely licensed, brand-free sets of the package at `path`, by prefix.
+
+    Raises DataError if `path` is not the expected package in the expected version.
+    """
+    if path.is_dir():
+        yield from _read_sets(lambda name: (path / name).read_text("utf-8"), path, excluded_sets)
+        return
+    try:
+        with tarfile.open(path) as archive:
+            yield from _read_sets(lambda name: _member_text(archive, name), path, excluded_sets)
+    except tarfile.TarError as error:
+        raise DataError("not a readable npm package", str(path), f"pass {PACKAGE} {VERSION}") from error
+
+
+def _member_text(archive: tarfile.TarFile, name: str) -> str:
+    member = archive.extractfile(f"package/{name}")
+    if member is None:
+        raise FileNotFoundError(name)
+    return member.read().decode("utf-8")
+
+
+def _read_sets(read: _ReadText, path: Path, excluded_sets: frozenset[str]) -> Iterator[IconSet]:
+    try:
+        package = json.loads(read("package.json"))
+        prefixes = sorted(json.loads(read("collections.json")))
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError("not a readable npm package", str(path), f"pass {PACKAGE} {VERSION}") from error
+    found = f"{package.get('name')} {package.get('version')}"
+    if found != f"{PACKAGE} {VERSION}":
+        raise DataError(f"the package is {found}", str(path), f"pass {PACKAGE} {VERSION}")
+    for prefix in prefixes:
+        if prefix in excluded_sets:
+            continue
+        record = json.loads(read(f"json/{prefix}.json"))
+        if is_usable(record["info"]):
+            yield _icon_set(record)
+
+
+def is_usable(info: Mapping[str, Any]) -> bool:
+    """Whether a set's `info` record promises monochrome, brand-free icons under an allowed licence."""
+    return (
+        info.get("palette") is False
+        and info["license"].get("spdx") in LICENSES
+        and info.get("category") not in _EXCLUDED_CATEGORIES
+    )
+
+
+def _icon_set(record: Mapping[str, Any]) -> IconSet:
+    info = record["info"]
+    names: dict[str, list[str]] = {name: [name] for name in record["icons"]}
+    for alias, entry in record.get("aliases", {}).items():
+        changed = entry.keys() & {"hFlip", "vFlip", "rotate"}  # a turned icon is another drawing
+        if not changed and entry["parent"] in names:
+            names[entry["parent"]].append(alias)
+    return IconSet(
+        prefix=record["prefix"],
+        title=info["name"],
+        author=info["author"]["name"],
+        url=info["author"].get("url", ""),
+        license_spdx=info["license"]["spdx"],
+        license_url=info["license"].get("url", ""),
+        names={name: tuple(all_names) for name, all_names in names.items()},
+        icons={name: _icon(record, entry) for name, entry in record["icons"].items() if _is_still(entry["body"])},
+    )
+
+
+def _is_still(body: str) -> bool:
+    return "<animate" not in body and "<set " not in body  # the first frame of an animation is often blank
+
+
+def _icon(record: Mapping[str, Any], entry: Mapping[str, Any]) -> Icon:
+    defaults = {"left": 0, "top": 0, "width": 16, "height": 16}  # of the Iconify JSON format
+    box = {key: float(entry.get(key, record.get(key, default))) for key, default in defaults.items()}
+    return Icon(entry["body"], **box)
