@@ -75,43 +75,89 @@ class CompiledModel:
     def reset(self) -> None:
         self._library.pmeta_reset()
 
+    def restart_step(self) -> None:
+        self._library.pmeta_restart_step()
+
+    @property
+    def step(self) -> int:
+        return int(self._library.pmeta_step())
+
+    @property
+    def samples(self) -> int:
+        return int(self._library.pmeta_samples())
+
     def adapt_sample(self, sample: npt.NDArray[np.generic], label: int) -> tuple[npt.NDArray[np.float32], np.float32]:
         """(logits, loss) with the weights before the step."""
         logits, loss = np.empty(self.model.adaptation.ways, np.float32), ctypes.c_float()
-        raw = np.ascontiguousarray(sample).tobytes()
-        assert len(raw) == sample_bytes(self.plan)
-        status = self._library.pmeta_adapt_sample(
-            raw, label, logits.ctypes.data_as(ctypes.c_void_p), ctypes.byref(loss)
-        )
+        status = self._adapt(sample, label, logits, loss)
         assert status == 0, f"pmeta_adapt_sample: status {status}"
         return logits, np.float32(loss.value)
 
+    def try_adapt_sample(self, sample: npt.NDArray[np.generic], label: int) -> int:
+        """The status."""
+        return self._adapt(sample, label, np.empty(self.model.adaptation.ways, np.float32), ctypes.c_float())
+
+    def _adapt(
+        self, sample: npt.NDArray[np.generic], label: int, logits: npt.NDArray[np.float32], loss: ctypes.c_float
+    ) -> int:
+        raw = np.ascontiguousarray(sample).tobytes()
+        assert len(raw) == sample_bytes(self.plan)
+        number = ctypes.c_uint32(label)
+        return int(self._library.pmeta_adapt_sample(raw, number, _pointer(logits), ctypes.byref(loss)))
+
     def end_step(self, samples: int) -> None:
-        status = self._library.pmeta_end_step(samples)
+        status = self.try_end_step(samples)
         assert status == 0, f"pmeta_end_step: status {status}"
+
+    def try_end_step(self, samples: int) -> int:
+        """The status."""
+        return int(self._library.pmeta_end_step(ctypes.c_uint32(samples)))
 
     def predict(self, sample: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         logits = np.empty(self.model.adaptation.ways, np.float32)
-        self._library.pmeta_predict(np.ascontiguousarray(sample).tobytes(), logits.ctypes.data_as(ctypes.c_void_p))
+        self._library.pmeta_predict(np.ascontiguousarray(sample).tobytes(), _pointer(logits))
         return logits
+
+    def number(self, name: str) -> int:
+        """A learned weight's number."""
+        return self._tensors[name]
 
     def tensor_bytes(self, name: str) -> bytes:
         """Canonical bytes of a weight that learns."""
-        number = self._tensors[name]
-        size = self._library.pmeta_tensor_bytes(number)
-        out = ctypes.create_string_buffer(size)
-        assert self._library.pmeta_tensor_read(number, 0, out, size) == 0
+        return self.read(self.number(name), 0, self._library.pmeta_tensor_bytes(self.number(name)))
+
+    def read(self, tensor: int, offset: int, count: int) -> bytes:
+        out = ctypes.create_string_buffer(count)
+        assert self._library.pmeta_tensor_read(tensor, offset, out, count) == 0
         return out.raw
+
+    def try_read(self, tensor: int, offset: int, count: int) -> int:
+        """The status of a read that must be refused; there is no room for what it would give."""
+        u32 = ctypes.c_uint32
+        return int(self._library.pmeta_tensor_read(u32(tensor), u32(offset), ctypes.c_char_p(), u32(count)))
 
     def tensor_crc32(self, name: str) -> int:
         crc = ctypes.c_uint32()
-        assert self._library.pmeta_tensor_crc32(self._tensors[name], ctypes.byref(crc)) == 0
+        assert self._library.pmeta_tensor_crc32(self.number(name), ctypes.byref(crc)) == 0
         return crc.value
 
+    @property
+    def state_bytes(self) -> int:
+        return state_bytes(self.plan)
+
     def save(self) -> bytes:
-        out = ctypes.create_string_buffer(state_bytes(self.plan))
-        assert self._library.pmeta_save(out, len(out.raw)) == 0
+        out = ctypes.create_string_buffer(self.state_bytes)
+        assert self._library.pmeta_save(out, self.state_bytes) == 0
         return out.raw
 
+    def try_save(self, capacity: int) -> int:
+        """The status."""
+        return int(self._library.pmeta_save(ctypes.create_string_buffer(capacity), capacity))
+
     def load(self, state: bytes) -> int:
+        """The status."""
         return int(self._library.pmeta_load(state, len(state)))
+
+
+def _pointer(array: npt.NDArray[np.float32]) -> ctypes.c_void_p:
+    return array.ctypes.data_as(ctypes.c_void_p)

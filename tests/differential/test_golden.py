@@ -1,0 +1,83 @@
+"""The golden test program of a generated project, run natively under AddressSanitizer and UBSan.
+
+The sanitizers put guard zones around the arena and every other object: a kernel that leaves its buffer's end of the
+arena, an unaligned access or an overflow ends the program.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.plan.lowering import learned_weights
+from pmeta.codegen.plan.plan import make_plan
+from pmeta.codegen.project.golden import find_reference, golden_values
+from pmeta.codegen.project.templates import files_in, render, template_text
+from tests.compiled import compiler, write_library
+from tests.models import random_4conv, random_chain
+
+pytestmark = pytest.mark.differential
+
+SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+BOARD = """
+#include "board.h"
+#include <stdio.h>
+void board_init(void) {}
+int32_t board_receive(void) { return getchar(); }
+void board_send(const uint8_t *bytes, uint32_t count) { fwrite(bytes, 1, count, stdout); fflush(stdout); }
+uint32_t board_stack_bytes_used(void) { return 0; }
+"""
+
+
+def build(model: Model, folder: Path, edit_header: Callable[[str], str] = str) -> Path:
+    plan = make_plan(model)
+    sources = write_library(plan, folder)
+    values = golden_values(model, tuple(weight.name for weight in plan.learned), find_reference())
+    header = render("project/golden.h.j2", title="test", model_sha256="0" * 64, **values)
+    (folder / "golden.h").write_text(edit_header(header))
+    (folder / "board.h").write_text(files_in("link", (".h",))["board.h"])
+    (folder / "test_main.c").write_text(template_text("project/test_main.c"))
+    (folder / "board.c").write_text(BOARD)
+    program = folder / "golden"
+    sources += [folder / "test_main.c", folder / "board.c"]
+    subprocess.run([compiler(), *COMPILE_FLAGS, *SANITIZE, "-o", str(program), *map(str, sources)], check=True)
+    return program
+
+
+def run(program: Path) -> list[str]:
+    done = subprocess.run([str(program)], input=b"\n", capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().splitlines()
+
+
+def learning_chain(seed: int) -> Model:
+    """A random chain in which something learns."""
+    rng = np.random.default_rng(seed)
+    while True:
+        model = random_chain(rng)
+        if learned_weights(model):
+            return model
+
+
+@pytest.mark.parametrize("seed", range(1000, 1004))
+def test_random_chains(seed: int, tmp_path: Path) -> None:
+    model = learning_chain(seed)
+    lines = run(build(model, tmp_path))
+    assert lines[-1] == "DONE"
+    assert len(lines) == 3 * model.adaptation.steps + 2
+    assert all(line.startswith("PASS ") for line in lines[:-1])
+
+
+def test_a_wrong_golden_value_fails(tmp_path: Path) -> None:
+    model = random_4conv(4, width=4, steps=2)
+    lines = run(build(model, tmp_path, lambda text: re.sub(r"(golden_tensor_crcs.* = {\n    {)", r"\1 1u ^ ", text)))
+    failed = [line for line in lines if line.startswith("FAIL")]
+    assert failed == ["FAIL tensors_step_1: 1 values differ from the reference"]

@@ -1,0 +1,132 @@
+"""The generated library as a state machine: refusals leave it intact, and a saved state continues the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.compiled import CompiledModel
+from tests.models import random_4conv, random_samples
+
+pytestmark = pytest.mark.differential
+
+OK, LABEL, FINISHED, COUNT, SUPPORT, TENSOR, STATE, CAPACITY = range(8)
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> CompiledModel:
+    alpha = np.full((9, STEPS), 0.05, np.float32)
+    alpha[:6] = 0
+    alpha[6, 0] = 0
+    return CompiledModel(random_4conv(2, width=4, steps=STEPS, alpha=alpha), tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture(autouse=True)
+def reset(library: CompiledModel) -> None:
+    library.reset()
+
+
+SAMPLES, LABELS = random_samples(random_4conv(2, width=4), 3, 4)
+
+
+def snapshot(library: CompiledModel) -> bytes:
+    """Everything that must stay when a call is refused: step, samples, tensors."""
+    state = f"{library.step} {library.samples}".encode()
+    return state + b"".join(library.tensor_bytes(weight.name) for weight in library.plan.learned)
+
+
+def adapt_step(library: CompiledModel) -> None:
+    for sample, label in zip(SAMPLES, LABELS, strict=True):
+        library.adapt_sample(sample, int(label))
+    library.end_step(len(SAMPLES))
+
+
+def test_refusals_change_nothing(library: CompiledModel) -> None:
+    library.adapt_sample(SAMPLES[0], int(LABELS[0]))
+    before = snapshot(library)
+    assert library.try_adapt_sample(SAMPLES[0], 5) == LABEL
+    assert library.try_adapt_sample(SAMPLES[0], 2**32 - 1) == LABEL
+    assert [library.try_end_step(n) for n in (0, 2, 2**32 - 1)] == [COUNT] * 3
+    assert library.try_read(0, 0, 2**20) == TENSOR
+    assert library.try_read(0, 2**32 - 4, 8) == TENSOR
+    assert library.try_read(99, 0, 1) == TENSOR
+    assert library.load(b"\0" * library.state_bytes) == STATE
+    assert snapshot(library) == before
+    assert library.try_end_step(1) == OK
+
+
+def test_after_the_last_step_only_reset_and_predict(library: CompiledModel) -> None:
+    for _ in range(STEPS):
+        adapt_step(library)
+    assert library.step == STEPS + 1
+    before = snapshot(library)
+    assert library.try_adapt_sample(SAMPLES[0], 0) == FINISHED
+    assert library.try_end_step(4) == FINISHED
+    library.predict(SAMPLES[0])
+    assert snapshot(library) == before
+
+
+def test_other_samples_than_in_step_1_are_refused(library: CompiledModel) -> None:
+    adapt_step(library)
+    before = snapshot(library)
+    for index in (0, 1, 2, 2):
+        library.adapt_sample(SAMPLES[index], int(LABELS[index]))
+    assert library.try_end_step(4) == SUPPORT
+    assert snapshot(library) == before  # the step starts again
+    adapt_step(library)
+    assert library.step == 3
+
+
+def test_a_restarted_step_gives_the_same_bits(library: CompiledModel) -> None:
+    adapt_step(library)
+    expected = snapshot(library)
+    library.reset()
+    library.adapt_sample(SAMPLES[2], 1)
+    library.restart_step()
+    adapt_step(library)
+    assert snapshot(library) == expected
+
+
+@pytest.mark.parametrize("steps_before", range(STEPS + 1))
+def test_a_saved_state_continues_with_the_same_bits(library: CompiledModel, steps_before: int) -> None:
+    for _ in range(steps_before):
+        adapt_step(library)
+    saved = library.save()
+    for _ in range(steps_before, STEPS):
+        adapt_step(library)
+    expected = snapshot(library) + library.predict(SAMPLES[1]).tobytes()
+    library.reset()
+    library.poison()
+    assert library.load(saved) == OK
+    for _ in range(steps_before, STEPS):
+        adapt_step(library)
+    assert snapshot(library) + library.predict(SAMPLES[1]).tobytes() == expected
+
+
+def test_a_damaged_state_is_refused(library: CompiledModel) -> None:
+    adapt_step(library)
+    saved, before = library.save(), snapshot(library)
+    for position in [0, 16, 20, 24, len(saved) // 2, len(saved) - 1]:
+        damaged = bytearray(saved)
+        damaged[position] ^= 1
+        assert library.load(bytes(damaged)) == STATE
+    assert library.load(saved[:-1]) == STATE
+    assert snapshot(library) == before
+
+
+def test_nothing_is_saved_within_a_step(library: CompiledModel) -> None:
+    library.adapt_sample(SAMPLES[0], 0)
+    assert library.try_save(library.state_bytes) == STATE
+    library.restart_step()
+    assert library.try_save(library.state_bytes - 1) == CAPACITY
+
+
+def test_a_tensor_reads_the_same_in_pieces(library: CompiledModel) -> None:
+    adapt_step(library)
+    whole = library.tensor_bytes("fc1.weight")
+    pieces = [
+        library.read(library.number("fc1.weight"), start, min(7, len(whole) - start))
+        for start in range(0, len(whole), 7)
+    ]
+    assert b"".join(pieces) == whole
