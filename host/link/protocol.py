@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -154,20 +154,30 @@ class Client:
         raise LinkError(f"{problem}, {tried}", self.where, todo)
 
     def _await_reply(self, request: Frame) -> Frame | None:
-        """The first final answer to `request`; None when time is up. Everything else that arrives is ignored."""
+        """The final answer to `request`, or BAD_CRC if a copy of it was damaged; None when time is up."""
         deadline = time.monotonic() + self.timeouts.answer
         while (left := deadline - time.monotonic()) > 0:
-            for encoded in self._splitter.feed(self._read(left)):
-                try:
-                    reply = decode_frame(encoded)
-                except BadFrame:
-                    continue  # the time-out repeats the request
-                if not reply.answers(request):
-                    continue  # late answer to an earlier request
-                if reply.status != Status.BUSY:
+            damaged = None
+            for reply in self._replies(request, left):
+                if reply.status == Status.BUSY:
+                    deadline = time.monotonic() + self.timeouts.compute
+                elif reply.status == Status.BAD_CRC:
+                    damaged = reply  # unless another copy arrived, whose answer comes right behind
+                else:
                     return reply
-                deadline = time.monotonic() + self.timeouts.compute
+            if damaged is not None:
+                return damaged
         return None
+
+    def _replies(self, request: Frame, timeout: float) -> Iterator[Frame]:
+        """The intact frames that have arrived and answer `request`; all others are ignored: the time-out repeats."""
+        for encoded in self._splitter.feed(self._read(timeout)):
+            try:
+                reply = decode_frame(encoded)
+            except BadFrame:
+                continue
+            if reply.answers(request):
+                yield reply
 
     def _checked(self, request: Frame, reply: Frame) -> bytes:
         if reply.version != VERSION:

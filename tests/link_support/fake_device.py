@@ -167,7 +167,7 @@ def cobs_encode(raw: bytes) -> bytes:
 def cobs_decode(encoded: bytes) -> tuple[bytes, bool]:
     """What can be decoded, and whether that is a whole frame."""
     raw, at = bytearray(encoded), 0
-    while at < len(encoded):
+    while at < len(encoded) and at + raw[at] <= len(encoded):
         step, raw[at] = raw[at], 0
         at += step
     return bytes(raw[1:]), at == len(encoded)

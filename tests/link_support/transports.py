@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pmeta.host.link.frames import Command, Frame, FrameSplitter, encode_frame
 from pmeta.host.link.protocol import Transport, TransportLost
 from tests.link_support.fake_device import FakeDevice
 
@@ -47,6 +48,14 @@ class DeviceProcess:
         self._host, device = socket.socketpair()
         self._process = subprocess.Popen([self._program], stdin=device, stdout=device, stderr=subprocess.PIPE)
         device.close()
+        self._await_start()
+
+    def _await_start(self) -> None:
+        """Waits until the device refuses a frame of another protocol version, which leaves no trace in it."""
+        self._host.sendall(encode_frame(Frame(Command.HELLO, 1, 1, version=0)))
+        splitter = FrameSplitter()
+        while not splitter.feed(self._host.recv(64)):
+            pass
 
     def restart(self) -> None:
         """Power off and on."""

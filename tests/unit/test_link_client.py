@@ -90,6 +90,12 @@ def test_a_damaged_request_is_repeated_at_once_and_counted() -> None:
     assert len(script.requests) == 4
 
 
+def test_the_answer_to_an_intact_copy_counts_although_another_copy_was_damaged() -> None:
+    script = Script(reply(), lambda request: reply(status=Status.BAD_CRC)(request) + reply(b"result")(request))
+    assert client(script).request(Command.RESET) == b"result"
+    assert len(script.requests) == 1
+
+
 def test_answers_to_others_are_ignored() -> None:
     def stale(request: Frame) -> bytes:
         others = (
