@@ -65,7 +65,7 @@ make_venv() {
 
 pip_install() {
     $python -m pip install --disable-pip-version-check --no-input --progress-bar off "$@" >>$log 2>&1 && return
-    tail -n 5 $log >&2
+    grep -iE '^ *(error|could not)' $log | tail -n 3 >&2
     die "pip failed; all of it: $log"
 }
 

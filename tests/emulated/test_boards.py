@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import serial
+
 from pmeta.codegen.boards import NETDUINOPLUS2
 from pmeta.codegen.manifest import Manifest, StaticObject
 from pmeta.codegen.project.platformio import STACK_BYTES, platformio_files

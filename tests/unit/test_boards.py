@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from pmeta.codegen.boards import BOARDS, NATIVE, NETDUINOPLUS2, find_board
 from pmeta.codegen.errors import BuildError, ConfigError
 from pmeta.codegen.project.platformio import platformio_files
