@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-# Words that name a drawing style or a size, not the thing drawn.
-_STYLE_SUFFIXES: Final = frozenset(
-    "outline outlined outlines fill filled solid line linear lined regular bold thin light duotone duo twotone "
-    "tone sharp rounded round broken remix alt o variant simple stroke stroked baseline ic icon glyph "
-    "small medium large big mini "
-    "one two three four five six seven eight nine ten".split()
+# Words that name a drawing style, a size or a counter, not the thing drawn.
+_STYLE_SUFFIX: Final = re.compile(
+    "outlined?|outlines|fill|filled|solid|line|linear|lined|regular|bold|thin|light|duo|duotone|twotone|tone|sharp|"
+    "rounded|round|broken|remix|alt|o|variant|simple|stroked?|baseline|ic|icon|glyph|small|medium|large|big|mini|"
+    "one|two|three|four|five|six|seven|eight|nine|ten"
 )
-_STYLE_PREFIXES: Final = frozenset("baseline outline round sharp twotone ic icon filled bold thin light".split())
-# Names that end in a style word but mean something else with it.
-_WHOLE_NAMES: Final = frozenset(
-    "chart-line line-chart flash-light traffic-light street-light text-bold format-bold type-bold file-alt "
-    "dice-five format-color-fill fill-drip color-fill signal-cellular-alt "
-    "heart-broken broken-heart link-broken chain-broken".split()
+_STYLE_PREFIX: Final = re.compile("baseline|outline|round|sharp|twotone|ic|icon|filled|bold|thin|light")
+# Names that end in such a word but mean something else with it.
+_WHOLE_NAME: Final = re.compile(
+    "(flash|traffic|street)-light|(text|format|type)-bold|(heart|link|chain)-broken|(format-)?color-fill|"
+    "signal-cellular-alt|chart-line|file-alt|dice-five"
 )
 _NUMBER: Final = re.compile(r"\d+(px)?")
 _TRAILING_DIGITS: Final = re.compile(r"(.*[a-z]{3})\d{1,2}")
@@ -31,12 +29,12 @@ def normalise_name(name: str) -> str:
     """
     words = [word for word in re.split(r"[-_]+", name.lower()) if word]
     numbers_taken = 0
-    while len(words) > 1 and "-".join(words) not in _WHOLE_NAMES:
+    while len(words) > 1 and not _WHOLE_NAME.fullmatch("-".join(words)):
         is_number = _NUMBER.fullmatch(words[-1]) is not None
-        if words[-1] in _STYLE_SUFFIXES or (is_number and numbers_taken == 0):
+        if _STYLE_SUFFIX.fullmatch(words[-1]) or (is_number and numbers_taken == 0):
             numbers_taken += is_number
             words = words[:-1]
-        elif words[0] in _STYLE_PREFIXES:
+        elif _STYLE_PREFIX.fullmatch(words[0]):
             words = words[1:]
         else:
             break

@@ -52,7 +52,7 @@ def render_icon(icon: Icon) -> NDArray[np.uint8] | None:
 
 
 def _coverage(icon: Icon) -> NDArray[np.uint8]:
-    """Returns the ink of the icon drawn in black on white, its longer side 192 pixels; what it paints white is no ink."""
+    """Returns the ink of the icon drawn in black on white, its longer side 192 pixels; white paint is no ink."""
     zoom = _CANVAS_SIZE / max(icon.width, icon.height)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" color="#000" '

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,8 +36,8 @@ def fingerprint(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     padded = np.pad(image.astype(np.float32), 1)
     rows = padded[:-2] + 2 * padded[1:-1] + padded[2:]
     blurred = (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]).ravel()
-    centred = blurred - blurred.mean()
-    return centred / max(float(np.linalg.norm(centred)), 1e-6)
+    centred: NDArray[np.float32] = blurred - blurred.mean()
+    return centred / np.float32(max(float(np.linalg.norm(centred)), 1e-6))
 
 
 def without_conflicts(drawings: Sequence[Drawing]) -> list[Drawing]:
