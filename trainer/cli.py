@@ -6,6 +6,7 @@ torch is imported by the commands that compute, not here: `pmeta-train tasks` wo
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pmeta.codegen import cli_errors
 from pmeta.codegen.errors import ConfigError, PmetaError
@@ -22,6 +24,8 @@ from pmeta.trainer.config import Config, config_from_dict, load_config
 if TYPE_CHECKING:
     import torch
 
+    from pmeta.codegen.adaptation import Model
+    from pmeta.trainer.training import Progress as TrainingProgress
     from pmeta.trainer.training import Training
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -150,6 +154,8 @@ def main() -> NoReturn:
 
 
 def _torch_device(choice: Device) -> torch.device:
+    # Threads that spin while they wait are twenty times slower on a machine that is busy with other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
         import torch
     except ImportError as error:
@@ -171,20 +177,22 @@ def _config_path(path: Path) -> Path:
 
 
 def _with_overrides(config: Config, iterations: int | None, seed: int | None) -> Config:
-    changes = {key: value for key, value in (("iterations", iterations), ("seed", seed)) if value is not None}
-    changed = replace(config, training=replace(config.training, **changes))
-    return config_from_dict(changed.as_dict(), "command line")
+    training = config.training
+    changed = replace(
+        training,
+        iterations=training.iterations if iterations is None else iterations,
+        seed=training.seed if seed is None else seed,
+    )
+    return config_from_dict(replace(config, training=changed).as_dict(), "command line")
 
 
-def _run(training: Training):  # type: ignore[no-untyped-def]
+def _run(training: Training) -> Model:
     """Train under a progress bar."""
-    from pmeta.trainer.training import Progress
-
     with _progress_bar() as progress:
         total = training.config.training.iterations
         bar = progress.add_task("training", total=total, completed=training.iteration, note="")
 
-        def show(state: Progress) -> None:
+        def show(state: TrainingProgress) -> None:
             note = f"loss {state.report.loss:.3f}"
             if state.validation is not None:
                 note += f", validation {100 * state.validation.after:.1f} % (best {100 * state.best:.1f} %)"
@@ -201,9 +209,7 @@ def _run(training: Training):  # type: ignore[no-untyped-def]
             raise
 
 
-def _progress_bar():  # type: ignore[no-untyped-def]
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"), console=console,

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 from pmeta.codegen.operators import Window
 
@@ -31,7 +31,7 @@ def _direct_forward(x: Tensor, filters: Tensor, window: Window) -> Tensor:
 
 def _direct_weight_gradient(x: Tensor, g: Tensor, window: Window) -> Tensor:
     shape = (g.shape[1], x.shape[1], *window.kernel)
-    return torch.nn.grad.conv2d_weight(x, shape, g, stride=window.stride, dilation=window.dilation)
+    return conv2d_weight(x, shape, g, stride=window.stride, dilation=window.dilation)
 
 
 def _unfolded(x: Tensor, window: Window) -> Tensor:

@@ -41,17 +41,20 @@ def evaluate(
     encoding: InputEncoding,
     sample_batch: int,
     device: torch.device,
-    advance: Callable[[int], object] = int,
+    advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Adapt to every task and measure. All tasks have the same sizes; `advance` is told how many are done."""
     at_once = TASKS_AT_ONCE[device.type]
-    before, after, loss = [], [], []
+    before: list[float] = []
+    after: list[float] = []
+    loss: list[float] = []
     for start in range(0, len(tasks), at_once):
         part = tasks[start : start + at_once]
         results = accuracies(inner, meta, task_batch(part, encoding, device), sample_batch)
         for values, result in zip((before, after, loss), results, strict=True):
             values.extend(result.tolist())
-        advance(len(part))
+        if advance is not None:
+            advance(len(part))
     return Evaluation(len(tasks), *_mean_and_interval(before), *_mean_and_interval(after), float(np.mean(loss)))
 
 

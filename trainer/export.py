@@ -13,7 +13,7 @@ from pmeta.codegen.graph import Float32Array, Graph, frozen_float32
 from pmeta.trainer.attention import PARTS
 from pmeta.trainer.config import Config
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
-from pmeta.trainer.networks import Network, Tensors
+from pmeta.trainer.networks import Network, Tensors, convolution_for
 
 
 def to_model(
@@ -55,12 +55,12 @@ def _array(tensor: Tensor) -> Float32Array:
     return frozen_float32(tensor.detach().cpu().numpy())
 
 
-def from_model(model: Model, device: torch.device, convolution: str) -> tuple[InnerLoop, MetaParameters]:
+def from_model(model: Model, device: torch.device) -> tuple[InnerLoop, MetaParameters]:
     """The inner loop and meta-parameters of an exported model, to evaluate it."""
     graph, adaptation = model.graph, model.adaptation
     rows = zip(graph.layers, adaptation.alpha, strict=True)
     inner = InnerLoop(
-        network=Network(graph, convolution),
+        network=Network(graph, convolution_for(device)),
         steps=adaptation.steps,
         learning=frozenset(layer.name for layer, row in rows if row.any()),
         rho_fw=adaptation.rho_fw,

@@ -17,7 +17,7 @@ from pmeta.trainer.attention import initial_module
 from pmeta.trainer.captured import Captured
 from pmeta.trainer.config import Config
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
-from pmeta.trainer.networks import Network, four_conv, weight_tensors
+from pmeta.trainer.networks import Network, convolution_for, four_conv, weight_tensors
 from pmeta.trainer.objective import TaskBatch, memory_shares, meta_gradient, multi_step_weights
 
 
@@ -62,7 +62,7 @@ class MetaLearner:
 
     def step(self, tasks: TaskBatch, iteration: int) -> StepReport:
         """One outer step (Eqs. 7, 9 and 15) on `tasks`; `iteration` counts from 0 and sets rates and weights."""
-        inputs = {"tasks": tasks.tensors()}
+        inputs: dict[str, tuple[Tensor, ...]] = {"tasks": tasks.tensors()}
         annealed = self.config.training.multi_step_iterations
         if iteration < annealed:
             weights = multi_step_weights(self.inner.steps, iteration / annealed)
@@ -77,7 +77,7 @@ class MetaLearner:
 
     def _write_gradients(self, inputs: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
         """Set every leaf's .grad in place; returns mean loss and accuracy."""
-        step_weights = inputs.get("step_weights", (None,))[0]
+        step_weights = inputs["step_weights"][0] if "step_weights" in inputs else None
         gradient, losses, accuracies = meta_gradient(self.inner, self.meta, TaskBatch(*inputs["tasks"]), step_weights)
         leaves = tree_leaves(gradient)
         if self.config.training.clip_norm:
@@ -128,11 +128,8 @@ def inner_loop(graph: Graph, config: Config, device: torch.device) -> InnerLoop:
             f"'method.frozen_layers' names '{unknown[0]}', which is no layer", "configuration",
             f"use some of {', '.join(names)}",
         )  # fmt: skip
-    convolution = config.training.convolution
-    if convolution == "auto":
-        convolution = "matmul" if device.type == "cuda" else "direct"
     return InnerLoop(
-        network=Network(graph, convolution),
+        network=Network(graph, convolution_for(device, config.training.convolution)),
         steps=config.method.steps,
         learning=frozenset(names) - set(config.method.frozen_layers),
         rho_fw=config.method.rho_fw,

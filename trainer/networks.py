@@ -77,6 +77,13 @@ def weight_tensors(graph: Graph, device: torch.device | str = "cpu") -> Tensors:
 # --- interpretation ------------------------------------------------------------------------------------------
 
 
+def convolution_for(device: torch.device, choice: str = "auto") -> str:
+    """Key of CONVOLUTIONS: `choice`, or for auto what suits the device."""
+    if choice != "auto":
+        return choice
+    return "matmul" if device.type == "cuda" else "direct"
+
+
 @dataclass(frozen=True)
 class Network:
     """A graph as PyTorch functions of its weights."""

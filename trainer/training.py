@@ -38,7 +38,7 @@ class Progress:
     """What a progress display can show."""
 
     iteration: int  # finished ones
-    report: StepReport | None  # of the last iteration
+    report: StepReport  # of the last iteration
     validation: Evaluation | None  # the latest
     best: float  # best validation accuracy so far
 
@@ -69,7 +69,7 @@ class Training:
 
     # --- running -------------------------------------------------------------------------------------------------
 
-    def run(self, show: Callable[[Progress], object] = id) -> Model:
+    def run(self, show: Callable[[Progress], None] | None = None) -> Model:
         """Train to the configured end and return the best model.
 
         Ctrl-C ends the run after the current iteration: a checkpoint is written, then KeyboardInterrupt raised.
@@ -95,7 +95,8 @@ class Training:
                     self._validation = self._validate(logbook)
                 if last or interrupt.requested or self._iteration % training.checkpoint_every == 0:
                     self.save()
-                show(Progress(self._iteration, report, self._validation, self._best["accuracy"]))
+                if show is not None:
+                    show(Progress(self._iteration, report, self._validation, self._best["accuracy"]))
         if self._iteration < training.iterations:
             raise KeyboardInterrupt
         return self.best_model()
