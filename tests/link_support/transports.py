@@ -108,9 +108,12 @@ class ProcessTransport:
 
 @dataclass
 class Faults:
-    """How often what goes wrong, per transfer; drawn from one seed. Counts what it did."""
+    """How often what goes wrong, per transfer. Counts what it did.
 
-    rng: random.Random
+    Every kind has its own random numbers: how the stream is cut into reads must not shift the others.
+    """
+
+    seed: str
     flip: float = 0.0  # one bit
     lose: float = 0.0  # one to eight bytes
     duplicate: float = 0.0  # the whole chunk
@@ -120,8 +123,13 @@ class Faults:
     restart: float = 0.0  # the device restarts
     done: Counter[str] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.seed)  # of places and lengths
+        self._dice: dict[str, random.Random] = {}
+
     def happens(self, name: str) -> bool:
-        yes = self.rng.random() < getattr(self, name)
+        dice = self._dice.setdefault(name, random.Random(f"{self.seed} {name}"))
+        yes = dice.random() < getattr(self, name)
         self.done[name] += yes
         return yes
 
