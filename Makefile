@@ -3,7 +3,7 @@
 # Both set themselves up first (scripts/setup.sh).
 
 PYTHON := .venv/bin/python
-C_FILES = $(shell find firmware_templates tests benchmarks examples -name '*.[ch]')
+C_FILES = $(shell find $(wildcard firmware_templates tests benchmarks examples) -name "*.[ch]")
 
 # PlatformIO takes its build tool from the Python environment, and asks nobody anything.
 export PLATFORMIO_CORE_DIR := $(CURDIR)/.venv/platformio
