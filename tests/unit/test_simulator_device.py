@@ -55,15 +55,17 @@ def test_updates_are_named_in_layer_order_weight_before_bias() -> None:
 
 
 def test_update_is_alpha_over_n_times_the_sum_of_contributions() -> None:
-    model = small(0.07)
+    alpha, samples = np.float32(0.3), np.float32(3)
+    assert alpha / samples != alpha * (np.float32(1) / samples)  # it is a division
+    model = small(alpha)
     simulator = Simulator(model)
     x, y = random_samples(model, 0, 3)
     weight = simulator.weights["conv2.weight"]
     total = np.zeros_like(weight)
     for sample, label in zip(x, y, strict=True):
         total = simulator.trace_sample(sample, int(label)).contributions["conv2.weight"].added_to(total)
-    take_step(simulator, model)
-    expected = weight - (np.float32(0.07) / np.float32(3)) * total
+    take_step(simulator, model, 3)
+    expected = weight - (alpha / samples) * total
     assert simulator.tensor_bytes("conv2.weight") == canonical_bytes(expected)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pmeta.codegen.operators import Window
+from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, Window
 from pmeta.host.simulator.arithmetic import canonical_bytes, exp32, log32
 from pmeta.host.simulator.operators import conv, flatten, gemm, group_norm, max_pool, relu, softmax_cross_entropy
 from pmeta.host.simulator.operators.operator import Contribution, Gamma, bias_contribution, weight_contribution
@@ -28,7 +28,13 @@ WINDOWS = [
     Window((5, 3), dilation=(2, 1), pad_before=(4, 0), pad_after=(4, 2)),
     Window((2, 2), stride=(1, 3), dilation=(3, 1), pad_before=(3, 3), pad_after=(3, 3)),  # some outputs see no input
 ]
-POOLS = [window for window in WINDOWS if max(window.pad_before + window.pad_after) < min(window.kernel)]
+POOLS = [
+    Window((2, 2), stride=(2, 2)),
+    Window((3, 3), pad_before=(1, 1), pad_after=(1, 1)),
+    Window((3, 2), stride=(2, 1), dilation=(1, 2), pad_before=(2, 1), pad_after=(1, 0)),
+    Window((2, 3), stride=(1, 3), dilation=(3, 1), pad_before=(1, 2), pad_after=(0, 1)),
+    Window((1, 1), stride=(3, 2)),
+]
 
 
 def draw(seed: int, *shape: int, special: bool = False) -> Array:
@@ -134,7 +140,7 @@ def test_relu_and_max_pool_commute_in_values_and_gradients() -> None:
 
 def test_flatten_keeps_the_order() -> None:
     operator, x = flatten.FlattenOperator(), draw(1, 2, 3, 4)
-    node = cast("flatten.Flatten", None)  # not looked at
+    node = Flatten("flatten", "x", "y")
     y, saved = operator.forward(node, {}, x)
     assert y.tolist() == x.reshape(-1).tolist()
     assert_same(operator.input_gradient(node, {}, saved, y), x)
@@ -161,6 +167,40 @@ def test_contributions_multiply_by_attention_only_where_there_is_some() -> None:
     assert_same(accumulate(0.1, plain), np.float32(0.1) + d)
     weighted = weight_contribution(d, Gamma(None, gamma))
     assert_same(accumulate(0.1, weighted), np.float32(0.1) + gamma[:, None] * d)
+
+
+def test_forward_attention_is_rounded_into_the_input_before_the_sum() -> None:
+    gamma, x, gy = Gamma(draw(1, 3), draw(2, 2)), draw(3, 3, 4, 4), draw(4, 2, 3, 3)
+    assert gamma.fw is not None and gamma.bw is not None
+    node = Conv("conv", "x", "y", "w", None, 2, Window((2, 2)))
+    added = accumulate(0.1, conv.ConvOperator().contribution(node, x, gy, gamma, "weight"))
+    d = scalar.conv_weight_gradient(gy, gamma.fw[:, None, None] * x, node.window)
+    assert_same(added, np.float32(0.1) + gamma.bw[:, None, None, None] * d)
+    fc = Gemm("fc", "x", "y", "w", None, 2)
+    vector, gradient = draw(5, 3), draw(6, 2)
+    added = accumulate(0.1, gemm.GemmOperator().contribution(fc, vector, gradient, gamma, "weight"))
+    d = scalar.gemm_weight_gradient(gradient, gamma.fw * vector)
+    assert_same(added, np.float32(0.1) + gamma.bw[:, None] * d)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("directions", ["", "fw", "bw", "fw bw"])
+def test_group_norm_scale_is_weighed_by_the_product_of_both_directions(directions: str) -> None:
+    fw, bw = draw(1, 4), draw(2, 4)
+    fw[0], bw[1] = 0, 0
+    gamma = Gamma(fw if "fw" in directions else None, bw if "bw" in directions else None)
+    saved = group_norm.normalize(draw(3, 4, 2, 3), 2, np.float32(1e-5))
+    gz = draw(4, 4, 2, 3)
+    gz[:2, 0, 0] = np.inf  # 0·∞ would show
+    node = GroupNorm("norm", "x", "y", "scale", "shift", 2, 1e-5)
+    operator = group_norm.GroupNormOperator()
+    d = scalar.channel_sum(gz * saved.x_hat)
+    factor = {"": np.ones(4, np.float32), "fw": fw, "bw": bw, "fw bw": fw * bw}[directions]  # 1·d is d, bit for bit
+    added = accumulate(0.1, operator.contribution(node, saved, gz, gamma, "weight"))
+    assert_same(added, np.where(factor == 0, np.float32(0.1), np.float32(0.1) + factor * d))
+    factor = bw if "bw" in directions else np.ones(4, np.float32)
+    added = accumulate(0.1, operator.contribution(node, saved, gz, gamma, "bias"))
+    assert_same(added, np.where(factor == 0, np.float32(0.1), np.float32(0.1) + factor * scalar.channel_sum(gz)))
 
 
 def test_clipped_channels_add_nothing_even_where_d_is_not_finite() -> None:
