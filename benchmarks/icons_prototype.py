@@ -79,7 +79,7 @@ def main() -> None:
         parts = (drawn[i : i + TASKS_AT_ONCE] for i in range(0, count, TASKS_AT_ONCE))
         return [task_batch(part, encoding, device) for part in parts]
 
-    validation = fixed("validation", config.training.validation_tasks, VALIDATION_SEED)
+    validation = fixed("val", config.training.validation_tasks, VALIDATION_SEED)
     width, groups, blocks = config.network.width, config.network.groups, config.network.blocks
     graph = four_conv((channels, *size), task.ways, width, groups, np.random.default_rng(seed), blocks)
     network = Network(graph)

@@ -79,4 +79,4 @@ def _micro_batch_means(scores: Tensor, micro_batch: int) -> Tensor:
     """(N, C) → (⌈N/b⌉, C): means over consecutive micro-batches."""
     if micro_batch >= scores.shape[0]:
         return scores.mean(0, keepdim=True)
-    return torch.stack([part.mean(0) for part in scores.split(micro_batch)])
+    return torch.stack([part.mean(0) for part in torch.split(scores, micro_batch)])

@@ -40,7 +40,7 @@ class Captured:
     def _capture(self, inputs: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
         static = tree_map(torch.clone, inputs)
         # Libraries set themselves up (workspaces, algorithm choice) on first use, which a capture must not see.
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):

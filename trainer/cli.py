@@ -51,7 +51,7 @@ class Split(StrEnum):
     """Part of a data set; no class is in two of them."""
 
     TRAIN = "train"
-    VALIDATION = "validation"
+    VAL = "val"
     TEST = "test"
 
 
@@ -76,7 +76,7 @@ def icons(
     from pmeta.trainer.training import Training
 
     settings = _with_overrides(load_config(_config_path(config)), iterations, seed)
-    training = Training(settings, load_icons("train"), load_icons("validation"), run_dir, torch_device)
+    training = Training(settings, load_icons("train"), load_icons("val"), run_dir, torch_device)
     if resume:
         training.resume()
     elif training.checkpoint_path.exists():

@@ -31,7 +31,8 @@ def _direct_forward(x: Tensor, filters: Tensor, window: Window) -> Tensor:
 
 def _direct_weight_gradient(x: Tensor, g: Tensor, window: Window) -> Tensor:
     shape = (g.shape[1], x.shape[1], *window.kernel)
-    return conv2d_weight(x, shape, g, stride=window.stride, dilation=window.dilation)
+    dw: Tensor = conv2d_weight(x, shape, g, stride=window.stride, dilation=window.dilation)  # type: ignore[no-untyped-call]
+    return dw
 
 
 def _unfolded(x: Tensor, window: Window) -> Tensor:

@@ -44,7 +44,7 @@ class TaskSampler:
     ) -> None:
         self._task, self._augmentation, self._encoding = task, augmentation, encoding
         self._members = _members_by_class(data, task)
-        self._images = torch.from_numpy(np.ascontiguousarray(data.images)).to(device).flatten(2)
+        self._images = torch.tensor(data.images, device=device).flatten(2)
         self._size = data.images.shape[2:]
         self._symmetries = _symmetry_maps(self._size, augmentation).to(device)
         self._labels = torch.eye(task.ways, device=device)
