@@ -91,7 +91,7 @@ def _board_file(board: Board, stack_bytes: int) -> str:
         "build": {
             "kind": board.kind,
             "mcu": board.core,
-            "f_cpu": f"{board.clock_hz}L",
+            **({"f_cpu": f"{board.clock_hz}L"} if board.clock_hz else {}),
             "flags": list(COMPILE_FLAGS),
             "gcc_flags": list(board.gcc_flags),
             "clang_flags": list(board.clang_flags),
