@@ -76,7 +76,7 @@ def start(state: Path, program: Path, qemu_machine: str) -> str:
         time.sleep(0.02)
     else:
         supervisor.terminate()
-    raise StartError(f"{program} did not start: {last_line(log_path)}")
+    raise StartError(f"{program} did not start: {last_line(log_path).removeprefix('Error: ')}")
 
 
 def stop(state: Path) -> bool:

@@ -28,7 +28,7 @@ def find_compiler(candidates):
             return path, False
     if importlib.util.find_spec("ziglang"):
         return "$PYTHONEXE -m ziglang cc", True
-    fail(f"none of {', '.join(candidates)} is installed; install one, or `pip install ziglang`, which needs no root")
+    fail(f"no C compiler ({' or '.join(candidates)}); install one, or `pip install ziglang`, which needs no root")
 
 
 def configure_tools():
