@@ -1,0 +1,92 @@
+"""Multiply-accumulates of a program: the calls that the plan emits, counted one by one.
+
+Counted are nominal ones (taps in the padding too), like `Node.forward_macs`; for GroupNormalization and attention's
+average, one per element and pass. Where attention chooses channels at run time, the most that it can keep are counted,
+so the sum is an upper bound. ReLU, max-pool and the loss count nothing, copies neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+
+from pmeta.codegen.appendix_a import critical_channels
+from pmeta.codegen.graph import Node, Shape
+from pmeta.codegen.plan.plan import Plan
+from pmeta.codegen.plan.program import Call, Program
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The node a call belongs to, with what the counts depend on."""
+
+    node: Node
+    shape_in: Shape
+    shape_out: Shape
+    kept_in: int  # rows of the input that are stored
+    kept_out: int  # channels whose gradient attention can keep
+    backward: bool
+
+    @property
+    def dense(self) -> int:
+        return self.node.forward_macs(self.shape_in)
+
+    @property
+    def sparse(self) -> int:
+        """`dense` for the kept input and output channels only."""
+        channels = self.node.attention_channels(self.shape_in)
+        return -(-self.dense * self.kept_in * self.kept_out // prod(channels))
+
+    @property
+    def attention(self) -> int:
+        """C·H·W + 2C² (Appendix A.1.2)."""
+        shape = self.shape_out if self.backward else self.shape_in
+        return prod(shape) + 2 * shape[0] ** 2
+
+
+def _nothing(_: _Layer) -> int:
+    return 0
+
+
+# By kernel. A kernel without an entry is an error: a count that silently misses some would be worse.
+_MACS: dict[str, Callable[[_Layer], int]] = {
+    "memcpy": _nothing,
+    "pmeta_decode_uint8": lambda layer: prod(layer.shape_in),
+    "pmeta_conv_forward": lambda layer: layer.dense,
+    "pmeta_conv_weight_gradient": lambda layer: layer.sparse,
+    "pmeta_conv_input_gradient": lambda layer: layer.dense,
+    "pmeta_gemm_forward": lambda layer: layer.dense,
+    "pmeta_gemm_weight_gradient": lambda layer: layer.sparse,
+    "pmeta_gemm_input_gradient": lambda layer: layer.dense,
+    # Mean, variance (two), normalization; then scale and shift: five per element together.
+    "pmeta_group_norm_normalize": lambda layer: 4 * prod(layer.shape_in),
+    "pmeta_group_norm_affine": lambda layer: prod(layer.shape_in),
+    "pmeta_group_norm_scale_gradient": lambda layer: min(layer.kept_in, layer.kept_out) * prod(layer.shape_in[1:]),
+    # g·scale, its mean, its mean with x̂, x̂ times that, times rstd.
+    "pmeta_group_norm_input_gradient": lambda layer: 5 * prod(layer.shape_in),
+    "pmeta_bias_gradient": lambda layer: layer.kept_out * prod(layer.shape_out[1:]),
+    "pmeta_attention": lambda layer: layer.attention,
+    "pmeta_kept_channels": _nothing,
+    "pmeta_keep_rows": lambda layer: layer.kept_in * prod(layer.shape_in[1:]),
+    "pmeta_relu_forward": _nothing,
+    "pmeta_relu_input_gradient": _nothing,
+    "pmeta_max_pool_forward": _nothing,
+    "pmeta_max_pool_input_gradient": _nothing,
+    "*loss = pmeta_softmax_cross_entropy": _nothing,
+}
+
+
+def program_macs(plan: Plan, program: Program) -> int:
+    """Most multiply-accumulates that a program executes for one sample."""
+    nodes = {node.name: node for node in plan.graph.nodes}
+    return sum(_call_macs(plan, nodes[call.layer], call) for call in program.calls)
+
+
+def _call_macs(plan: Plan, node: Node, call: Call) -> int:
+    count = _MACS.get(call.function)
+    if count is None:
+        raise AssertionError(f"no count for {call.function}: add one to {__name__}")
+    shapes = plan.graph.shapes
+    kept = critical_channels(plan.model, node) if node.is_layer else (0, 0)
+    return count(_Layer(node, shapes[node.input], shapes[node.output], *kept, call.phase == "backward"))

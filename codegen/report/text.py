@@ -1,0 +1,49 @@
+"""How the report writes names and numbers."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+LONGEST_NAME = 48
+
+
+def display_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """A name from a model file, harmless to look at: control and direction marks replaced, cut to `longest`."""
+    shown = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c)[0] in "CZ" and c != " " else c for c in name)
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def bytes_text(count: int) -> str:
+    """12,544 B."""
+    return f"{count:,} B"
+
+
+def short_bytes(count: float) -> str:
+    """12.3 KiB; below 1024 in bytes, from a MiB on in MiB."""
+    for unit, size in (("MiB", 1024**2), ("KiB", 1024)):
+        if count >= size:
+            return f"{count / size:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{count:.0f} B"
+
+
+def macs_text(count: int) -> str:
+    """1.23 M."""
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return str(count)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """16 × 28 × 28."""
+    return " × ".join(map(str, shape))
+
+
+def steps_text(steps: Sequence[int]) -> str:
+    """step 2; steps 1–3; steps 1, 3."""
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    if list(steps) == list(range(steps[0], steps[-1] + 1)) and len(steps) > 2:
+        return f"steps {steps[0]}–{steps[-1]}"
+    return "steps " + ", ".join(map(str, steps))
