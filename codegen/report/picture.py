@@ -226,7 +226,9 @@ def lifetime_text(occupant: Occupant, scene: Scene) -> str:
     first, last = scene.calls[occupant.first], scene.calls[occupant.last]
     begin = f"{display_name(first.layer)} {first.phase}"
     end = f"{display_name(last.layer)} {last.phase}"
-    return f"calls {occupant.first + 1}–{occupant.last + 1}: {begin}" + ("" if begin == end else f" to {end}")
+    single = occupant.first == occupant.last
+    calls = f"call {occupant.first + 1}" if single else f"calls {occupant.first + 1}–{occupant.last + 1}"
+    return f"{calls}: {begin}" + ("" if begin == end else f" to {end}")
 
 
 def _labels(occupant: Occupant, x: float, y: float, width: float, height: float) -> tuple[Text, ...]:
