@@ -39,6 +39,12 @@ class InnerLoop:
     def graph(self) -> Graph:
         return self.network.graph
 
+    @property
+    def _lowest(self) -> int:
+        """Position of the lowest node that learns; their number where none does."""
+        names = [node.name for node in self.graph.nodes]
+        return min((names.index(name) for name in self.learning), default=len(names))
+
     def adapt(
         self, meta: MetaParameters, support_x: Tensor, support_y: Tensor, micro_batch: int | None = None
     ) -> Tensors:
@@ -51,8 +57,10 @@ class InnerLoop:
         """The weights after each of the K steps (Eq. 14, with gradient accumulation over micro-batches)."""
         weights: Tensors = dict(meta["weights"])
         samples = support_x.shape[0]
+        # What lies below the lowest layer that learns is the same in every step.
+        features, _ = self.network.forward(weights, support_x, nodes=slice(self._lowest))
         for k in range(self.steps):
-            gradients = self._support_gradients(meta, weights, support_x, support_y, micro_batch or samples)
+            gradients = self._support_gradients(meta, weights, features, support_y, micro_batch or samples)
             for number, layer in enumerate(self.graph.layers):
                 if layer.name in self.learning:
                     step_size = meta["alpha"][number, k] / samples
@@ -65,13 +73,14 @@ class InnerLoop:
     ) -> Tensors:
         """γ ⊙ gradient of the summed per-sample losses, accumulated over all micro-batches.
 
+        x: what the lowest layer that learns reads, for all support samples.
         Samples do not see each other except through γ, so all micro-batches run as one batch.
         """
         learning = [layer for layer in self.graph.layers if layer.name in self.learning]
         probes = {layer.name: x.new_zeros((x.shape[0], *self.graph.shapes[layer.output])) for layer in learning}
 
         def summed_loss(probes: Tensors) -> tuple[Tensor, Tensors]:
-            logits, layer_inputs = self.network.forward(weights, x, probes)
+            logits, layer_inputs = self.network.forward(weights, x, probes, slice(self._lowest, None))
             return cross_entropy(logits, y).sum(), layer_inputs
 
         output_gradients, layer_inputs = torch.func.grad(summed_loss, has_aux=True)(probes)

@@ -92,16 +92,20 @@ class Network:
     convolution: str = "direct"  # key of CONVOLUTIONS
 
     def forward(
-        self, weights: Mapping[str, Tensor], x: Tensor, probes: Mapping[str, Tensor] | None = None
+        self,
+        weights: Mapping[str, Tensor],
+        x: Tensor,
+        probes: Mapping[str, Tensor] | None = None,
+        nodes: slice = slice(None),
     ) -> tuple[Tensor, Tensors]:
-        """Run the graph on a batch.
+        """Run the graph, or only some of its nodes, on a batch.
 
-        x: (N, *graph.input_shape). probes: zeros of y_l's shape, by layer name, added to the layer's output y_l; the
+        x: (N, *shape that the first node reads). probes: zeros of y_l's shape, by layer name, added to the layer's output y_l; the
         loss's gradient with respect to them is g(y_l). Returns the output (N, ...) and, for every layer, what its
         weight gradient needs: its input x_{l-1}, for a GroupNorm the normalized input x̂.
         """
         layer_inputs: Tensors = {}
-        for node in self.graph.nodes:
+        for node in self.graph.nodes[nodes]:
             if isinstance(node, GroupNorm):
                 x = _normalized(x, node)
             if node.is_layer:

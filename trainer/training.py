@@ -93,11 +93,12 @@ class Training:
                     logbook.write(self._iteration, _curve_point(report))
                 if last or self._iteration % training.validate_every == 0:
                     self._validation = self._validate(logbook)
-                if last or interrupt.requested or self._iteration % training.checkpoint_every == 0:
+                if last or self._iteration % training.checkpoint_every == 0:
                     self.save()
                 if show is not None:
                     show(Progress(self._iteration, report, self._validation, self._best["accuracy"]))
         if self._iteration < training.iterations:
+            self.save()
             raise KeyboardInterrupt
         return self.best_model()
 

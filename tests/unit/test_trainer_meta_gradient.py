@@ -179,18 +179,14 @@ def test_micro_batches_with_attention(graph: Graph, micro_batch: int) -> None:
 
 def test_without_attention_the_micro_batch_size_does_not_matter(graph: Graph) -> None:
     meta, tasks = meta_parameters(graph, attention=False), task_batch()
-    one, whole = (
-        inner_loop(graph).adapt(meta, tasks.support_x[0], tasks.support_y[0], size) for size in (1, None)
-    )
+    one, whole = (inner_loop(graph).adapt(meta, tasks.support_x[0], tasks.support_y[0], size) for size in (1, None))
     for name in one:
         torch.testing.assert_close(one[name], whole[name], rtol=1e-12, atol=1e-12)
 
 
 def test_with_attention_it_does(graph: Graph) -> None:
     meta, tasks = meta_parameters(graph, attention=True), task_batch()
-    one, whole = (
-        inner_loop(graph).adapt(meta, tasks.support_x[0], tasks.support_y[0], size) for size in (1, None)
-    )
+    one, whole = (inner_loop(graph).adapt(meta, tasks.support_x[0], tasks.support_y[0], size) for size in (1, None))
     assert not torch.allclose(one["conv2.weight"], whole["conv2.weight"], rtol=1e-6)
 
 

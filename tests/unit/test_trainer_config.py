@@ -1,0 +1,67 @@
+"""Configurations: every mistake is one line that names the file and the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pmeta.codegen.errors import ConfigError
+from pmeta.trainer.config import METHODS, config_from_dict, load_config
+
+pytestmark = pytest.mark.unit
+
+SHIPPED = sorted((Path(__file__).parents[2] / "trainer" / "configs").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configurations_are_sound(path: Path) -> None:
+    config = load_config(path)
+    assert config_from_dict(config.as_dict(), "again") == config
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_a_choice_of_settings(name: str) -> None:
+    method = config_from_dict({"method": {"name": name}}, "test").method
+    assert {key: getattr(method, key) for key in METHODS[name]} == METHODS[name]
+
+
+def test_a_given_setting_beats_the_method() -> None:
+    method = config_from_dict({"method": {"name": "maml++", "penalty": 1}}, "test").method
+    assert method.penalty == 1.0 and method.learn_alpha is True
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[training]\niteration = 3", ["unknown key 'training.iteration'", "did you mean 'training.iterations'"]),
+        ("[trainig]\nseed = 3", ["unknown key 'trainig'", "did you mean 'training'"]),
+        ("[task]\nfoo = 3", ["unknown key 'task.foo'", "ways, shots, queries"]),
+        ("training = 3", ["'training' must be a table"]),
+        ("[training]\niterations = 2.5", ["'training.iterations' is 2.5, expected an int"]),
+        ("[training]\niterations = true", ["'training.iterations' is True"]),
+        ("[training]\ncuda_graph = 1", ["'training.cuda_graph' is 1, expected a bool"]),
+        ("[method]\nname = 'mamal'", ["unknown method.name 'mamal'", "did you mean 'maml"]),
+        ("[method]\nfrozen_layers = 'conv1'", ["'method.frozen_layers' must be a list"]),
+        ("[method]\nrho_fw = 1000", ["'method.rho_fw' is 1000, but must be 0 to 999"]),
+        ("[network]\ngroups = 5", ["'network.groups' is 5, but must be a divisor"]),
+        ("[task]\nways = 1", ["'task.ways' is 1"]),
+        ("[training]\nlearning_rate = nan", ["'training.learning_rate' is nan"]),
+        ("[training]\nfinal_learning_rate = 1", ["'training.final_learning_rate' is 1.0"]),
+        ("[training", ["is not valid TOML"]),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_config(path)
+    message = str(error.value)
+    assert message.startswith(str(path)) and "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read"):
+        load_config(tmp_path / "nowhere.toml")

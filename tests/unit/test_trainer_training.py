@@ -1,0 +1,231 @@
+"""Training runs: reproducible, resumable, with exact zeros, exported without loss."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
+
+from pmeta.codegen.errors import ConfigError, DataError, PmetaError  # noqa: E402
+from pmeta.codegen.modelfile import load_model, save_model  # noqa: E402
+from pmeta.trainer.config import Config, config_from_dict  # noqa: E402
+from pmeta.trainer.datasets.base import ClassImages  # noqa: E402
+from pmeta.trainer.evaluation import evaluate, task_batch  # noqa: E402
+from pmeta.trainer.export import from_model  # noqa: E402
+from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
+from pmeta.trainer.tasks import fixed_tasks  # noqa: E402
+from pmeta.trainer.training import Training  # noqa: E402
+
+pytestmark = pytest.mark.unit
+CPU = torch.device("cpu")
+
+
+def images(seed: int, classes: int = 8, per_class: int = 6) -> ClassImages:
+    """Classes that differ in where they are bright, with noise."""
+    rng = np.random.default_rng(seed)
+    bright = rng.random((classes, 1, 1, 4, 4)).repeat(4, 3).repeat(4, 4) > 0.5
+    pixels = bright * 150 + rng.integers(0, 100, (classes, per_class, 1, 16, 16))
+    labels = np.arange(classes, dtype=np.int64).repeat(per_class)
+    return ClassImages(pixels.astype(np.uint8).reshape(-1, 1, 16, 16), labels, tuple(f"c{i}" for i in range(classes)))
+
+
+def config(**changes: dict[str, Any]) -> Config:
+    table: dict[str, dict[str, Any]] = {
+        "task": {"ways": 3, "shots": 2, "queries": 2},
+        "network": {"width": 4, "groups": 2, "blocks": 2},
+        "method": {"name": "p-meta-3.2+3.3", "steps": 2, "alpha": 0.2},
+        "training": {
+            "iterations": 6, "tasks_per_batch": 2, "learning_rate": 0.01, "validate_every": 2,
+            "validation_tasks": 4, "checkpoint_every": 3, "multi_step_iterations": 3,
+        },
+        "augmentation": {"shift": 1, "rotate_classes": True, "flip_classes": True},
+    }  # fmt: skip
+    return config_from_dict({key: table.get(key, {}) | changes.get(key, {}) for key in table | changes}, "test")
+
+
+def training(run_dir: Path, settings: Config | None = None) -> Training:
+    return Training(settings or config(), images(0), images(1), run_dir, CPU)
+
+
+def curve(run_dir: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines()]
+
+
+class Interrupted(Exception):
+    """Stands for a crash."""
+
+
+def stop_after(iteration: int) -> Any:
+    def show(progress: Any) -> None:
+        if progress.iteration == iteration:
+            raise Interrupted
+
+    return show
+
+
+# --- reproducibility -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("crash", [3, 4], ids=["at a checkpoint", "after one"])
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, crash: int) -> None:
+    whole = training(tmp_path / "whole")
+    model = whole.run()
+    with pytest.raises(Interrupted):
+        training(tmp_path / "parts").run(stop_after(crash))
+    resumed = training(tmp_path / "parts")
+    resumed.resume()
+    assert resumed.iteration == 3
+    again = resumed.run()
+    assert curve(tmp_path / "whole") == curve(tmp_path / "parts")
+    assert again.graph.same_as(model.graph)
+    assert again.adaptation.alpha.tobytes() == model.adaptation.alpha.tobytes()
+    for mine, theirs in zip(tree_leaves(resumed._learner.meta), tree_leaves(whole._learner.meta), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_ctrl_c_saves_the_finished_iteration(tmp_path: Path) -> None:
+    def press(progress: Any) -> None:
+        if progress.iteration == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = training(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(press)
+    resumed = training(tmp_path)
+    resumed.resume()
+    assert resumed.iteration == run.iteration in (1, 2)
+
+
+def test_resume_refuses_what_does_not_belong(tmp_path: Path) -> None:
+    training(tmp_path).run()
+    other = training(tmp_path, config(training={"seed": 5}))
+    with pytest.raises(DataError, match="belongs to another configuration"):
+        other.resume()
+    with pytest.raises(DataError, match="belongs to another data set"):
+        Training(config(), images(3), images(1), tmp_path, CPU).resume()
+    (tmp_path / "checkpoint.pt").write_bytes(b"garbage")
+    with pytest.raises(DataError, match="is not a checkpoint"):
+        training(tmp_path).resume()
+    with pytest.raises(DataError, match="cannot be read"):
+        training(tmp_path / "empty").resume()
+
+
+# --- step sizes ----------------------------------------------------------------------------------------------
+
+
+def steps(settings: Config, count: int) -> tuple[MetaLearner, list[Any]]:
+    """A learner after `count` outer steps on fixed tasks, and the steps' reports."""
+    learner = MetaLearner(settings, (1, 16, 16), CPU)
+    tasks = fixed_tasks(images(0), 3, 2, 2, 2, seed=0)
+    batch = task_batch(tasks, _encoding(), CPU)
+    return learner, [learner.step(batch, i) for i in range(count)]
+
+
+def _encoding() -> Any:
+    from pmeta.trainer.config import InputConfig
+    from pmeta.trainer.encoding import input_encoding
+
+    return input_encoding(InputConfig(), 1)
+
+
+def test_a_high_price_brings_exact_zeros_that_stay(tmp_path: Path) -> None:
+    settings = config(method={"name": "p-meta-3.2", "penalty": 1000.0, "alpha": 0.03})
+    learner, reports = steps(settings, 6)
+    assert torch.equal(learner.meta["alpha"], torch.zeros_like(learner.meta["alpha"]))
+    assert reports[-1].zeros == learner.meta["alpha"].numel()
+    assert all(report.reentries == 0 for report in reports)
+
+
+def test_without_price_step_sizes_move_and_stay_positive() -> None:
+    learner, reports = steps(config(method={"name": "maml++"}), 3)
+    assert (learner.meta["alpha"] > 0).all() and learner.meta["alpha"].std() > 0
+    assert reports[-1].zeros == 0 and learner.meta["attention"] == {}
+
+
+def test_maml_keeps_its_step_sizes() -> None:
+    learner, _ = steps(config(method={"name": "maml"}), 3)
+    assert torch.equal(learner.meta["alpha"], torch.full_like(learner.meta["alpha"], 0.2))
+
+
+def test_frozen_layers_stay_at_zero_and_have_no_attention() -> None:
+    frozen = ["conv1", "norm2"]
+    learner, _ = steps(config(method={"frozen_layers": frozen}), 3)
+    for layer, row in zip(learner.graph.layers, learner.meta["alpha"], strict=True):
+        assert bool((row == 0).all()) == (layer.name in frozen)
+    assert set(learner.meta["attention"]) == {"norm1", "conv2"}
+
+
+def test_an_unknown_frozen_layer_is_named() -> None:
+    with pytest.raises(ConfigError, match="'conv9', which is no layer; use some of conv1, norm1"):
+        MetaLearner(config(method={"frozen_layers": ["conv9"]}), (1, 16, 16), CPU)
+
+
+def test_the_loss_falls_on_a_fixed_batch() -> None:
+    _, reports = steps(config(training={"multi_step_iterations": 0, "iterations": 40}), 40)
+    assert reports[-1].loss < 0.6 * reports[0].loss
+
+
+def test_divergence_is_one_line(tmp_path: Path) -> None:
+    run = training(tmp_path, config(method={"alpha": 1e38}))
+    with pytest.raises(PmetaError, match="no longer finite"):
+        run.run()
+
+
+# --- export --------------------------------------------------------------------------------------------------
+
+
+def test_exported_model_computes_the_same(tmp_path: Path) -> None:
+    run = training(tmp_path / "run")
+    save_model(run.run(), tmp_path / "model.onnx")
+    model = load_model(tmp_path / "model.onnx")
+    inner, meta = from_model(model, CPU)
+    tasks = fixed_tasks(images(2), 3, 2, 2, 4, seed=0)
+    encoding = model.adaptation.encoding
+    batch = task_batch(tasks, encoding, CPU)
+    trained = tree_map(lambda t: t, run._best["meta"])
+    original, exported = (
+        loop.network.forward(loop.adapt(parameters, batch.support_x[0], batch.support_y[0], 1), batch.query_x[0])[0]
+        for loop, parameters in ((run._learner.inner, trained), (inner, meta))
+    )
+    assert torch.equal(original, exported)
+    assert evaluate(inner, meta, tasks, encoding, 1, CPU) == evaluate(
+        run._learner.inner, trained, tasks, encoding, 1, CPU
+    )
+
+
+def test_exported_record_says_how_it_was_trained(tmp_path: Path) -> None:
+    model = training(tmp_path).run()
+    record = model.adaptation.training
+    assert record["config"] == config().as_dict()
+    assert record["device"] == "CPU" and len(record["data_sha256"]) == 64
+    assert 0 <= record["validation_accuracy"] <= 1
+    assert model.adaptation.method == "p-meta-3.2+3.3"
+    assert set(model.adaptation.attention) <= {"conv1", "norm1", "conv2", "norm2"}
+
+
+def test_attention_of_layers_that_never_learn_is_not_exported(tmp_path: Path) -> None:
+    settings = config(method={"penalty": 1e6, "alpha": 0.01}, training={"multi_step_iterations": 0})
+    run = training(tmp_path, replace(settings, training=replace(settings.training, validate_every=6)))
+    model = run.run()
+    assert not model.adaptation.alpha.any() and not model.adaptation.attention
+
+
+def test_onnxruntime_agrees_with_torch(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = training(tmp_path / "run").run()
+    save_model(model, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    inner, meta = from_model(model, CPU)
+    x = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = inner.network.forward(meta["weights"], x)[0]
+    (logits,) = session.run(None, {model.graph.input: x.numpy()})
+    np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-5)
