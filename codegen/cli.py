@@ -42,7 +42,9 @@ def _print_summary(project: Project, out: Path) -> None:
     console.print(summary_table(project.plan, project.manifest, project.boards))
     console.print(f"Project   {out}", highlight=False, soft_wrap=True)
     console.print(f"Report    {out / 'report.html'}", highlight=False, soft_wrap=True)
-    console.print(f"Next      cd {out} && pio run -e {project.boards[0].name} -t upload", highlight=False, soft_wrap=True)
+    console.print(
+        f"Next      cd {out} && pio run -e {project.boards[0].name} -t upload", highlight=False, soft_wrap=True
+    )
 
 
 def main() -> NoReturn:

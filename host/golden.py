@@ -22,7 +22,7 @@ def answer(model: Model, task: GoldenTask, tensors: tuple[str, ...]) -> GoldenAn
         ]
         simulator.end_step(len(results))
         logits.append(tuple(canonical_bytes(result.logits) for result in results))
-        losses.append(tuple(canonical_bytes(result.loss) for result in results))
+        losses.append(tuple(canonical_bytes(np.asarray(result.loss)) for result in results))
         crcs.append(tuple(simulator.tensor_crc32(name) for name in tensors))
     query = canonical_bytes(simulator.predict(_sample(model, task.query)))
     return GoldenAnswers(tuple(logits), tuple(losses), tuple(crcs), query)

@@ -100,9 +100,9 @@ class Network:
     ) -> tuple[Tensor, Tensors]:
         """Run the graph, or only some of its nodes, on a batch.
 
-        x: (N, *shape that the first node reads). probes: zeros of y_l's shape, by layer name, added to the layer's output y_l; the
-        loss's gradient with respect to them is g(y_l). Returns the output (N, ...) and, for every layer, what its
-        weight gradient needs: its input x_{l-1}, for a GroupNorm the normalized input x̂.
+        x: (N, *shape that the first node reads). probes: zeros of y_l's shape, by layer name, added to the layer's
+        output y_l; the loss's gradient with respect to them is g(y_l). Returns the output (N, ...) and, for every
+        layer, what its weight gradient needs: its input x_{l-1}, for a GroupNorm the normalized input x̂.
         """
         layer_inputs: Tensors = {}
         for node in self.graph.nodes[nodes]:

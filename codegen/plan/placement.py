@@ -39,7 +39,7 @@ class Block:
 class Placement:
     """Offsets by key, the arena's size, and the lower bound; all in bytes."""
 
-    offsets: Mapping[int]
+    offsets: Mapping[BlockKey, int]
     size: int
     lower_bound: int
 
@@ -68,8 +68,10 @@ def place(blocks: Sequence[Block]) -> Placement:
     return Placement(best[0], best[1], bound)
 
 
-def _place_in_order(blocks: Iterable[Block], conflicts: Mapping[Sequence[Block]]) -> tuple[dict[int], int]:
-    offsets: dict[int] = {}
+def _place_in_order(
+    blocks: Iterable[Block], conflicts: Mapping[BlockKey, Sequence[Block]]
+) -> tuple[dict[BlockKey, int], int]:
+    offsets: dict[BlockKey, int] = {}
     size = 0
     for block in blocks:
         taken = sorted((offsets[o.key], o.bytes) for o in conflicts[block.key] if o.key in offsets)

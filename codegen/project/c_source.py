@@ -49,7 +49,7 @@ def comment_text(text: str) -> str:
 
 def library_sources(plan: Plan, title: Title) -> dict[str, str]:
     """File name -> text of lib/pmeta_model/src."""
-    common = {"title": title.title, "command": title.command, "model_sha256": title.model_sha256}
+    common: dict[str, Any] = {"title": title.title, "command": title.command, "model_sha256": title.model_sha256}
     kernels = files_in("kernels", (".c", ".h"))
     arrays = list(_arrays(plan))
     return {
@@ -141,7 +141,7 @@ def _shape_constants(plan: Plan) -> Iterator[dict[str, Any]]:
             yield {"declaration": f"{constants.struct} {plan.names[node.name]}_shape", "fields": fields}
 
 
-def _attention_modules(plan: Plan) -> Iterator[tuple[str, Node, str, AttentionModule]]:
+def attention_modules(plan: Plan) -> Iterator[tuple[str, Node, str, AttentionModule]]:
     """(C name, layer, direction, module) of the attention modules that some program calls."""
     used = {argument for program in plan.adapt for call in program.calls for argument in call.arguments}
     for layer in plan.graph.layers:
@@ -153,7 +153,7 @@ def _attention_modules(plan: Plan) -> Iterator[tuple[str, Node, str, AttentionMo
 
 def _attention_constants(plan: Plan) -> Iterator[dict[str, Any]]:
     adaptation = plan.model.adaptation
-    for name, layer, direction, module in _attention_modules(plan):
+    for name, layer, direction, module in attention_modules(plan):
         shape = plan.graph.shapes[layer.output if direction == "bw" else layer.input]
         rho = adaptation.rho_bw if direction == "bw" else adaptation.rho_fw
         fields = [f".channels = {module.channels}", f".size = {prod(shape[1:])}", f".rho = {rho}"]
@@ -172,13 +172,13 @@ def _arrays(plan: Plan) -> Iterator[dict[str, Any]]:
     """All constant arrays: weights, then the attention modules in use."""
     for name, array in plan.graph.weights.items():
         yield _array(plan.names[name], array)
-    for name, _, _, module in _attention_modules(plan):
+    for name, _, _, module in attention_modules(plan):
         for part in ATTENTION_PARTS:
             yield _array(f"{name}_{part}", getattr(module, part))
 
 
 def _array(identifier: str, array: Float32Array) -> dict[str, Any]:
-    literals = [hex_float(value) for value in array.ravel()]
+    literals = [hex_float(float(value)) for value in array.ravel()]
     rows = [", ".join(literals[n : n + FLOATS_PER_ROW]) for n in range(0, len(literals), FLOATS_PER_ROW)]
     return {"identifier": identifier, "count": array.size, "shape": _shape(array.shape), "rows": rows}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import Board
@@ -12,7 +11,7 @@ from pmeta.codegen.errors import FitError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.manifest import StaticObject
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan, make_plan
-from pmeta.codegen.project.c_source import sample_bytes
+from pmeta.codegen.project.c_source import attention_modules, sample_bytes
 from pmeta.codegen.project.link_size import link_state_bytes
 from pmeta.codegen.project.platformio import STACK_BYTES
 
@@ -34,11 +33,10 @@ def firmware_ram(plan: Plan) -> int:
 
 
 def constant_bytes(plan: Plan) -> int:
-    """Flash for weights and attention modules; code comes on top."""
-    attention = plan.model.adaptation.attention.values()
-    modules = [module for layer in attention for module in (layer.fw, layer.bw) if module is not None]
+    """Flash for the weights and the attention modules in use; code comes on top."""
+    modules = [module for _, _, _, module in attention_modules(plan)]
     arrays = [array for module in modules for array in (module.w1, module.b1, module.w2, module.b2)]
-    return 4 * sum(prod(array.shape) for array in (*plan.graph.weights.values(), *arrays))
+    return sum(array.nbytes for array in (*plan.graph.weights.values(), *arrays))
 
 
 def check_fit(plan: Plan, boards: Sequence[Board]) -> None:
@@ -48,11 +46,15 @@ def check_fit(plan: Plan, boards: Sequence[Board]) -> None:
             continue
         need, where = firmware_ram(plan), f"board '{board.name}'"
         if need > board.ram_bytes:
-            what = f"needs {need:,} bytes of RAM, {need - board.ram_bytes:,} more than the {board.ram_bytes:,} there are"
+            what = (
+                f"needs {need:,} bytes of RAM, {need - board.ram_bytes:,} more than the {board.ram_bytes:,} there are"
+            )
             raise FitError(what, where, _what_would_fit(plan.model, board))
         if constant_bytes(plan) > board.flash_bytes:
             over = constant_bytes(plan) - board.flash_bytes
-            raise FitError(f"the weights alone are {over:,} bytes larger than its flash", where, "use a smaller network")
+            raise FitError(
+                f"the weights alone are {over:,} bytes larger than its flash", where, "use a smaller network"
+            )
 
 
 def _what_would_fit(model: Model, board: Board) -> str:

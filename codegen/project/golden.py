@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import BuildError
 
@@ -62,7 +61,9 @@ def find_reference() -> Reference:
         reference: Reference = entry.load()
         return reference
     raise BuildError(
-        "no reference implementation is installed", f"entry points '{ENTRY_POINT_GROUP}'", "install pmeta-toolchain again"
+        "no reference implementation is installed",
+        f"entry points '{ENTRY_POINT_GROUP}'",
+        "install pmeta-toolchain again",
     )
 
 

@@ -8,6 +8,7 @@ from jinja2 import BaseLoader, Environment, StrictUndefined
 
 from pmeta.codegen.project.resources import firmware_templates
 
+
 def template_text(path: str) -> str:
     """A file of firmware_templates, by its path with forward slashes."""
     return (firmware_templates() / path).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.plan.program import Program
+from pmeta.codegen.project.c_source import attention_modules
 from pmeta.codegen.report.macs import program_macs
 from pmeta.codegen.report.occupancy import Scene, scene_of_step
 
@@ -107,13 +108,8 @@ def board_figures(manifest: Manifest, board: Board) -> BoardFigures:
 
 def flash_figures(plan: Plan) -> FlashFigures:
     """Weights, attention modules and input scales that the generated C contains."""
-    attention = 0
-    for layer in plan.graph.layers:
-        modules = plan.model.adaptation.attention.get(layer.name)
-        for direction, phase in (("fw", "forward"), ("bw", "backward")):
-            module = getattr(modules, direction, None)
-            if module is not None and _asked(plan, layer, phase):
-                attention += FLOAT_BYTES * (2 * module.channels**2 + 2 * module.channels)
+    modules = [module for _, _, _, module in attention_modules(plan)]
+    attention = sum(array.nbytes for m in modules for array in (m.w1, m.b1, m.w2, m.b2))
     encoding = plan.model.adaptation.encoding
     weights = sum(array.nbytes for array in plan.graph.weights.values())
     return FlashFigures(weights, attention, FLOAT_BYTES * (len(encoding.scale) + len(encoding.offset)))
@@ -152,15 +148,6 @@ def layer_figures(plan: Plan) -> Iterator[LayerFigures]:
             kept_out=(kept[1], channels[1]) if modules and modules.bw else None,
             steps=tuple(_layer_step(plan, layer, k) for k in range(1, len(plan.program_of_step) + 1)),
         )
-
-
-def _asked(plan: Plan, layer: Node, phase: str) -> bool:
-    """Whether some program asks the layer's attention module in this phase."""
-    return any(
-        call.function == "pmeta_attention" and call.layer == layer.name and call.phase == phase
-        for program in plan.adapt
-        for call in program.calls
-    )
 
 
 def _layer_step(plan: Plan, layer: Node, step: int) -> LayerStep:

@@ -1,0 +1,160 @@
+"""pmeta-gen: the same bytes every time, nothing half-written, and refusals that say what to do."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.cli import app
+from pmeta.codegen.errors import ConfigError, DataError, FitError, ModelError
+from pmeta.codegen.graph import Graph
+from pmeta.codegen.manifest import Manifest
+from pmeta.codegen.modelfile import save_model
+from pmeta.codegen.project.generate import generate, write_project
+from tests.compiled import compiler
+from tests.models import random_4conv
+
+pytestmark = pytest.mark.unit
+
+
+def alpha_from(layer: int) -> np.ndarray:
+    """Step sizes that update the layers from number `layer` on."""
+    alpha = np.zeros((9, 3), np.float32)
+    alpha[layer:] = 0.05
+    return alpha
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.onnx"
+    save_model(random_4conv(1, width=4, alpha=alpha_from(5)), path)
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_regenerating_gives_the_same_bytes(model_path: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_project(generate(model_path, ["netduinoplus2", "native"]), tmp_path / name)
+    write_project(generate(model_path, ["native", "netduinoplus2", "native"]), tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+
+
+def test_regenerating_keeps_build_products_and_running_boards(model_path: Path, tmp_path: Path) -> None:
+    project = generate(model_path, ["native"])
+    write_project(project, tmp_path / "p")
+    (tmp_path / "p" / ".pmeta").mkdir()
+    (tmp_path / "p" / ".pmeta" / "native.json").write_text("{}")
+    (tmp_path / "p" / "stale.c").write_text("")
+    write_project(project, tmp_path / "p")
+    assert (tmp_path / "p" / ".pmeta" / "native.json").exists()
+    assert not (tmp_path / "p" / "stale.c").exists()
+
+
+def test_a_folder_of_somebody_else_is_left_alone(model_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ConfigError, match="was not made by pmeta-gen"):
+        write_project(generate(model_path, ["native"]), tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_the_manifest_round_trips_and_refuses_damage(model_path: Path) -> None:
+    manifest = generate(model_path, ["native"]).manifest
+    text = manifest.to_json()
+    assert Manifest.from_json(text, "manifest.json") == manifest
+    for broken in ("", "[]", "{}", text.replace('"schema": 1', '"schema": 2'), text.replace('"steps"', '"stops"')):
+        with pytest.raises(DataError):
+            Manifest.from_json(broken, "manifest.json")
+
+
+def test_too_large_says_by_how_much_and_what_would_fit(tmp_path: Path) -> None:
+    save_model(random_4conv(1, width=32, alpha=alpha_from(0)), tmp_path / "wide.onnx")
+    with pytest.raises(FitError) as caught:
+        generate(tmp_path / "wide.onnx", ["native", "netduinoplus2"])
+    assert "board 'netduinoplus2': needs " in str(caught.value)
+    assert " more than the 131,072 there are; " in str(caught.value)
+
+
+def test_the_change_that_would_fit_does_fit(tmp_path: Path) -> None:
+    save_model(random_4conv(1, width=16, alpha=alpha_from(0)), tmp_path / "model.onnx")
+    with pytest.raises(FitError, match=r"train with '(\w+)' and all below it frozen") as caught:
+        generate(tmp_path / "model.onnx", ["netduinoplus2"])
+    frozen = str(caught.value).split("train with '")[1].split("'")[0]
+    layers = ["conv1", "norm1", "conv2", "norm2", "conv3", "norm3", "conv4", "norm4", "fc1"]
+    save_model(random_4conv(1, width=16, alpha=alpha_from(layers.index(frozen) + 1)), tmp_path / "model.onnx")
+    generate(tmp_path / "model.onnx", ["netduinoplus2"])
+    save_model(random_4conv(1, width=16, alpha=alpha_from(layers.index(frozen))), tmp_path / "model.onnx")
+    with pytest.raises(FitError):
+        generate(tmp_path / "model.onnx", ["netduinoplus2"])
+
+
+def renamed(model: Model, names: dict[str, str]) -> Model:
+    """The model with other node and weight names."""
+    graph, adaptation = model.graph, model.adaptation
+    nodes = []
+    for node in graph.nodes:
+        new = replace(node, name=names.get(node.name, node.name))
+        for field in ("weight", "bias", "scale", "shift"):
+            if isinstance(getattr(node, field, None), str):
+                new = replace(new, **{field: names.get(getattr(node, field), getattr(node, field))})
+        nodes.append(new)
+    weights = {names.get(name, name): array for name, array in graph.weights.items()}
+    attention = {names.get(name, name): value for name, value in adaptation.attention.items()}
+    new_graph = Graph(names.get("", graph.name), graph.input, graph.input_shape, tuple(nodes), weights)
+    return Model(new_graph, replace(adaptation, attention=attention))
+
+
+HOSTILE = {
+    "": 'x */ #error "title"\n{{ 7 * 7 }}',
+    "conv1": "*/ int injected; /*",
+    "norm1": "norm-1",
+    "relu1": "norm_1",  # the same identifier as norm-1
+    "conv4": "4 ünïcode \n\\",
+    "fc1.weight": '"); system("x',
+    "fc1.bias": "",
+}
+
+
+def test_hostile_names_stay_names(tmp_path: Path) -> None:
+    """Whatever the model calls its nodes and weights, the C compiles and says nothing of it."""
+    model = random_4conv(1, width=4, alpha=alpha_from(0))
+    save_model(renamed(model, {k: v for k, v in HOSTILE.items() if v}), tmp_path / "hostile.onnx")
+    write_project(generate(tmp_path / "hostile.onnx", ["native"]), tmp_path / "p")
+    for source in sorted((tmp_path / "p" / "lib" / "pmeta_model" / "src").glob("pmeta_[pw]*.c")):
+        subprocess.run([compiler(), *COMPILE_FLAGS, "-c", str(source), "-o", "/dev/null"], check=True)
+    assert "49" not in (tmp_path / "p" / "README.md").read_text().splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["missing.onnx", "--board", "native"], ModelError.exit_code, "missing.onnx: cannot be read"),
+        (["MODEL", "--board", "netduino"], ConfigError.exit_code, "did you mean netduinoplus2?"),
+        (
+            ["MODEL", "--board", "native", "--out", "/proc/pmeta"],
+            ConfigError.exit_code,
+            "/proc/pmeta: cannot be written",
+        ),
+    ],
+)
+def test_wrong_input_is_one_line(
+    arguments: list[str], code: int, message: str, model_path: Path, tmp_path: Path
+) -> None:
+    filled = [str(model_path) if a == "MODEL" else a for a in arguments]
+    if "--out" not in filled:
+        filled += ["--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, filled)
+    assert result.exception is not None
+    assert getattr(result.exception, "exit_code", None) == code
+    assert message in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not (tmp_path / "out").exists()
