@@ -213,3 +213,10 @@ def test_accuracies_are_those_of_the_adapted_weights(graph: Graph) -> None:
             logits = inner.network.forward(weights, qx)[0]
             assert accuracy.item() == pytest.approx((logits.argmax(1) == qy.argmax(1)).double().mean().item())
         assert loss[t].item() == pytest.approx(F.cross_entropy(logits, qy.argmax(1)).item(), rel=1e-9)
+
+
+def test_a_model_that_never_learns_keeps_its_weights(graph: Graph) -> None:
+    meta, tasks = meta_parameters(graph, attention=True), task_batch()
+    frozen = tuple(layer.name for layer in graph.layers)
+    before, after, _ = accuracies(inner_loop(graph, frozen=frozen), meta, tasks, micro_batch=1)
+    assert torch.equal(before, after)

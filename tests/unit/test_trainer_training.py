@@ -137,7 +137,7 @@ def _encoding() -> Any:
     return input_encoding(InputConfig(), 1)
 
 
-def test_a_high_price_brings_exact_zeros_that_stay(tmp_path: Path) -> None:
+def test_a_high_price_brings_exact_zeros_that_stay() -> None:
     settings = config(method={"name": "p-meta-3.2", "penalty": 1000.0, "alpha": 0.03})
     learner, reports = steps(settings, 6)
     assert torch.equal(learner.meta["alpha"], torch.zeros_like(learner.meta["alpha"]))
