@@ -125,7 +125,7 @@ def write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
 def build(package: Path, out: Path, console: Console) -> None:
     """Reads the package at `package` and writes icons.npz and ATTRIBUTION.md to the folder `out`."""
     curation = load_curation()
-    sets = list(read_icon_sets(package, curation.excluded_sets))
+    sets = read_icon_sets(package, curation.excluded_sets)
     selection = select_drawings(track(sets, "Rendering", console=console), curation)
     if not selection.drawings:
         raise DataError(f"no concept has {MIN_PER_CONCEPT} drawings", str(package), "check concepts.toml")

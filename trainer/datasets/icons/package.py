@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -46,18 +47,17 @@ def fetch_package(folder: Path) -> Path:
     return next(folder.glob("*.tgz"))
 
 
-def read_icon_sets(path: Path, excluded_sets: frozenset[str]) -> Iterator[IconSet]:
-    """Yields the monochrome, freely licensed, brand-free sets of the package at `path`, by prefix.
+def read_icon_sets(path: Path, excluded_sets: frozenset[str]) -> list[IconSet]:
+    """Returns the monochrome, freely licensed, brand-free sets of the package at `path`, by prefix.
 
     Raises DataError if `path` is not the expected package in the expected version.
     """
-    if path.is_dir():
-        yield from _read_sets(lambda name: (path / name).read_text("utf-8"), path, excluded_sets)
-        return
     try:
+        if path.is_dir():
+            return _read_sets(lambda name: (path / name).read_text("utf-8"), path, excluded_sets)
         with tarfile.open(path) as archive:
-            yield from _read_sets(lambda name: _member_text(archive, name), path, excluded_sets)
-    except tarfile.TarError as error:
+            return _read_sets(lambda name: _member_text(archive, name), path, excluded_sets)
+    except (OSError, EOFError, zlib.error, tarfile.TarError, KeyError, ValueError) as error:
         raise DataError("not a readable npm package", str(path), f"pass {PACKAGE} {VERSION}") from error
 
 
@@ -68,21 +68,14 @@ def _member_text(archive: tarfile.TarFile, name: str) -> str:
     return member.read().decode("utf-8")
 
 
-def _read_sets(read: _ReadText, path: Path, excluded_sets: frozenset[str]) -> Iterator[IconSet]:
-    try:
-        package = json.loads(read("package.json"))
-        prefixes = sorted(json.loads(read("collections.json")))
-    except (OSError, KeyError, ValueError) as error:
-        raise DataError("not a readable npm package", str(path), f"pass {PACKAGE} {VERSION}") from error
-    found = f"{package.get('name')} {package.get('version')}"
+def _read_sets(read: _ReadText, path: Path, excluded_sets: frozenset[str]) -> list[IconSet]:
+    package = json.loads(read("package.json"))
+    found = f"{package['name']} {package['version']}"
     if found != f"{PACKAGE} {VERSION}":
         raise DataError(f"the package is {found}", str(path), f"pass {PACKAGE} {VERSION}")
-    for prefix in prefixes:
-        if prefix in excluded_sets:
-            continue
-        record = json.loads(read(f"json/{prefix}.json"))
-        if is_usable(record["info"]):
-            yield _icon_set(record)
+    prefixes = sorted(set(json.loads(read("collections.json"))) - excluded_sets)
+    records = (json.loads(read(f"json/{prefix}.json")) for prefix in prefixes)
+    return [_icon_set(record) for record in records if is_usable(record["info"])]
 
 
 def is_usable(info: Mapping[str, Any]) -> bool:
