@@ -1,0 +1,99 @@
+"""The command line: what it writes, and that every mistake is one line and an exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pmeta.codegen.taskfile import load_tasks
+
+pytestmark = pytest.mark.unit
+
+SMALL = """
+[task]
+ways = 3
+shots = 1
+queries = 1
+[network]
+width = 4
+[method]
+steps = 1
+[training]
+iterations = 2
+tasks_per_batch = 2
+validate_every = 1
+validation_tasks = 2
+"""
+
+
+def pmeta_train(*arguments: str | Path, without_torch: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    hide = "import sys; sys.modules['torch'] = None; " if without_torch else ""
+    program = f"{hide}from pmeta.trainer.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def one_line_of(result: subprocess.CompletedProcess[str], code: int) -> str:
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    return lines[0]
+
+
+def test_train_resume_and_evaluate(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    config = tmp_path / "small.toml"
+    config.write_text(SMALL)
+    model, run = tmp_path / "model.onnx", tmp_path / "run"
+    train = ("icons", "--config", config, "--out", model, "--run-dir", run, "--device", "cpu")
+    result = pmeta_train(*train)
+    assert result.returncode == 0, result.stderr
+    assert "already holds a training" in one_line_of(pmeta_train(*train), 3)
+    before = model.read_bytes()
+    assert pmeta_train(*train, "--resume").returncode == 0
+    assert model.read_bytes() == before
+    assert "belongs to another configuration" in one_line_of(pmeta_train(*train, "--resume", "--seed", "9"), 6)
+
+    result = pmeta_train("evaluate", model, "--tasks", "3", "--queries", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    figures = json.loads(result.stdout)
+    assert figures["tasks"] == 3 and figures["ways"] == 3 and figures["shots"] == 1
+    assert 0 <= figures["after"] <= 1
+
+
+def test_tasks_need_no_torch(tmp_path: Path) -> None:
+    files = [tmp_path / "a.npz", tmp_path / "b.npz"]
+    for file in files:
+        result = pmeta_train("tasks", "icons", "--count", "2", "--shots", "1", "--out", file, without_torch=True)
+        assert result.returncode == 0, result.stderr
+    assert files[0].read_bytes() == files[1].read_bytes()
+    tasks = load_tasks(files[0])
+    assert len(tasks) == 2 and tasks[0].support_x.shape == (5, 1, 28, 28) and tasks[0].query_x.shape[0] == 75
+
+
+def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
+    line = one_line_of(
+        pmeta_train("icons", "--config", "icons-quick.toml", "--out", tmp_path / "m.onnx", without_torch=True), 1
+    )
+    assert "pip install 'pmeta-toolchain[train]'" in line
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "bad.toml").write_text("[training]\niteratons = 3")
+    out = ("--out", tmp_path / "m.onnx")
+    assert "did you mean" in one_line_of(pmeta_train("icons", "--config", tmp_path / "bad.toml", *out), 3)
+    assert "cannot be read" in one_line_of(pmeta_train("icons", "--config", tmp_path / "no.toml", *out), 3)
+    assert "cannot be read" in one_line_of(pmeta_train("evaluate", tmp_path / "no.onnx"), 4)
+    (tmp_path / "text.onnx").write_text("no model")
+    assert "not an ONNX file" in one_line_of(pmeta_train("evaluate", tmp_path / "text.onnx"), 4)
+    assert "ask for fewer shots" in one_line_of(
+        pmeta_train("tasks", "icons", "--shots", "50", "--out", tmp_path / "t.npz"), 6
+    )
+    assert not list(tmp_path.glob("*.npz*"))
