@@ -25,6 +25,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from pmeta.codegen.adaptation import Model
+from pmeta.codegen.cli_errors import run
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.modelfile import load_model
 from pmeta.codegen.operators import MaxPool, Relu
@@ -217,4 +218,6 @@ def _table(result: Comparison) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False)
+    app.command()(main)
+    run(app)

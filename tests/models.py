@@ -271,10 +271,11 @@ def _uint8_encoding(rng: np.random.Generator, channels: int) -> InputEncoding:
 def _layer_attention(rng: np.random.Generator, graph: Graph, layer: Node, chance: float) -> LayerAttention:
     """Modules that really choose: which channels they keep depends on the sample, for gradients (small) too."""
     channels = layer.attention_channels(graph.shapes[layer.input])
-    sensitivity = (2.0, 60.0)  # of γ^fw to activations, of γ^bw to gradients
+    # Gains over what γ^fw sees (activations) and γ^bw sees (gradients, smaller the lower the layer).
+    gains = (10 ** rng.uniform(0.0, 0.7), 10 ** rng.uniform(1.5, 3.0))
     modules = [
         _attention_module(rng, count, gain) if rng.random() < chance else None
-        for count, gain in zip(channels, sensitivity, strict=True)
+        for count, gain in zip(channels, gains, strict=True)
     ]
     return LayerAttention(*modules)
 

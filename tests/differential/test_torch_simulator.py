@@ -48,6 +48,7 @@ def test_4conv_follows_pytorch() -> None:
         query_x, _ = random_samples(model, 100 + seed, 500)
         compare(model, support_x, support_y, query_x, result)
     assert len(result.gradient_error) == 14  # four times conv and the two of GN, and the two of the last layer
+    assert min(result.gradient_error.values()) > 0  # no tensor was all zeros
     assert result.worst_gradient_error < TOLERANCE
     assert result.samples == 150 and result.differing["any"] <= 0.01 * result.samples
     assert result.queries == 1000 and result.agreeing >= 0.99 * result.queries

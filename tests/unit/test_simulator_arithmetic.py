@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 
-from benchmarks.exp_log_error import sweep
+from benchmarks.exp_log_error import sweep, update
 from pmeta.host.simulator.arithmetic import (
     canonical_bytes,
     crc32,
@@ -109,8 +109,12 @@ def test_exp_and_log_stay_within_the_documented_error() -> None:
     every = 4099  # prime, so that all parts of the mantissa are met; the benchmark takes all patterns
     exp = sweep(exp32, np.exp, every, lambda _: None)
     log = sweep(log32, np.log, every, lambda _: None)
-    assert exp.normal < 1.01 and exp.subnormal < 0.75 and exp.wrong_special == 0
-    assert log.normal < 0.81 and log.wrong_special == 0
+    worst = np.array([f("-0x1.765c30p+2"), f("-0x1.601a64p+6")])  # that the benchmark found
+    update(exp, worst, exp32(worst), np.exp(worst.astype(np.float64)))
+    worst = np.array([f("0x1.692f88p-1")])
+    update(log, worst, log32(worst), np.log(worst.astype(np.float64)))
+    assert 1.0 < exp.normal < 1.013 and 0.7 < exp.subnormal < 0.75 and exp.wrong_special == 0
+    assert 0.8 < log.normal < 0.81 and log.wrong_special == 0
 
 
 def test_softmax_takes_the_first_maximum_and_ignores_a_later_nan() -> None:
