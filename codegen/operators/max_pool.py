@@ -25,14 +25,20 @@ class MaxPool(Node):
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
             raise ModelError(f"needs a (C, H, W) input, got {input_shape}", f"node '{self.name}'", "reshape before it")
-        for pad, kernel in zip(self.window.pad_before + self.window.pad_after, self.window.kernel * 2, strict=True):
-            if pad >= kernel:
-                raise ModelError(
-                    "padding as large as the kernel leaves windows without input",
-                    f"node '{self.name}'",
-                    "pad by less than the kernel",
-                )
+        for axis, size in enumerate(input_shape[1:]):
+            if not self._sees_input(axis, size):
+                what = f"some window of {self.window} lies outside the input of {input_shape}"
+                raise ModelError(what, f"node '{self.name}'", "pad by less than the kernel")
         return (input_shape[0], *self.window.output_size(input_shape[1:], self.name))
+
+    def _sees_input(self, axis: int, size: int) -> bool:
+        """Whether every window has a tap inside the input along one axis."""
+        window = self.window
+        kernel, stride, dilation = window.kernel[axis], window.stride[axis], window.dilation[axis]
+        before, after = window.pad_before[axis], window.pad_after[axis]
+        windows = (size + before + after - window.extent[axis]) // stride + 1
+        starts = range(-before, windows * stride - before, stride)
+        return all(any(0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts)
 
     @property
     def taps(self) -> int:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Golden vectors: adapts to a few fixed samples and compares every logit, loss and learned tensor, by bits, with what the
- * reference computed. Prints one line per case for `pio test`.
+ * Golden vectors: adapts to a few fixed samples and compares every logit, loss and learned tensor, by bits, with what
+ * the reference computed. Prints one line per case for `pio test`.
  */
 #include "board.h"
 #include "golden.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Netduino Plus 2 (STM32F405): the link on USART1, 115200 baud, 8N1, polled. PA9 sends, PA10 receives.
+ * Netduino Plus 2 (STM32F405): the link on USART1, 115200 baud, 8N1. PA9 sends, PA10 receives. The core sleeps while it
+ * waits for a byte.
  *
  * The core stays on its internal 16 MHz oscillator, which needs no waiting: QEMU models neither the oscillators nor
  * the pins, and takes no notice of the baud rate.
@@ -23,15 +24,20 @@
 #define GPIOA_AFRH_PINS_9_10       (0xFFu << 4)
 #define GPIOA_AFRH_USART1_9_10     (0x77u << 4)
 
-#define USART1_SR     REGISTER(0x40011000u)
-#define USART1_DR     REGISTER(0x40011004u)
-#define USART1_BRR    REGISTER(0x40011008u)
-#define USART1_CR1    REGISTER(0x4001100Cu)
-#define USART_SR_RXNE (1u << 5)
-#define USART_SR_TXE  (1u << 7)
-#define USART_CR1_RE  (1u << 2)
-#define USART_CR1_TE  (1u << 3)
-#define USART_CR1_UE  (1u << 13)
+#define USART1_SR        REGISTER(0x40011000u)
+#define USART1_DR        REGISTER(0x40011004u)
+#define USART1_BRR       REGISTER(0x40011008u)
+#define USART1_CR1       REGISTER(0x4001100Cu)
+#define USART_SR_RXNE    (1u << 5)
+#define USART_SR_TXE     (1u << 7)
+#define USART_CR1_RE     (1u << 2)
+#define USART_CR1_TE     (1u << 3)
+#define USART_CR1_RXNEIE (1u << 5)
+#define USART_CR1_UE     (1u << 13)
+
+#define NVIC_ISER1      REGISTER(0xE000E104u)
+#define NVIC_ICPR1      REGISTER(0xE000E284u)
+#define NVIC_USART1_BIT (1u << (37 - 32))
 
 #define CLOCK_HZ 16000000u
 #define BAUD     115200u
@@ -47,14 +53,21 @@ void board_init(void)
     GPIOA_AFRH = (GPIOA_AFRH & ~GPIOA_AFRH_PINS_9_10) | GPIOA_AFRH_USART1_9_10;
     GPIOA_MODER = (GPIOA_MODER & ~GPIOA_MODER_PINS_9_10) | GPIOA_MODER_ALTERNATE_9_10;
     USART1_BRR = (CLOCK_HZ + BAUD / 2u) / BAUD;
-    USART1_CR1 = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE;
+    /* The interrupt only ends WFI: it stays masked and no handler runs. */
+    __asm volatile("cpsid i" ::: "memory");
+    NVIC_ISER1 = NVIC_USART1_BIT;
+    USART1_CR1 = USART_CR1_UE | USART_CR1_TE | USART_CR1_RE | USART_CR1_RXNEIE;
 }
 
 int32_t board_receive(void)
 {
-    while ((USART1_SR & USART_SR_RXNE) == 0u) {
+    for (;;) {
+        NVIC_ICPR1 = NVIC_USART1_BIT; /* before looking: a byte that comes after the look pends it again */
+        if ((USART1_SR & USART_SR_RXNE) != 0u) {
+            return (int32_t)(USART1_DR & 0xFFu);
+        }
+        __asm volatile("dsb\n\twfi" ::: "memory");
     }
-    return (int32_t)(USART1_DR & 0xFFu);
 }
 
 void board_send(const uint8_t *bytes, uint32_t count)
