@@ -5,13 +5,11 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
-import os
 import random
 import shutil
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -162,32 +160,6 @@ def write_project(folder: Path, expected: str = "3.0f") -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return folder
-
-
-@pytest.fixture(scope="session")
-def platformio(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs PlatformIO in a project folder, with a core folder of its own that needs no network."""
-    core = tmp_path_factory.mktemp("platformio")
-    subprocess.run([sys.executable, str(ROOT / "scripts" / "platformio_home.py"), str(core)], check=True)
-    settings = {"ENABLE_TELEMETRY": "no", "CHECK_PLATFORMIO_INTERVAL": "99999"}
-    environment = os.environ | {f"PLATFORMIO_SETTING_{key}": value for key, value in settings.items()}
-    environment["PLATFORMIO_CORE_DIR"] = str(core)
-
-    def run(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "platformio", *arguments]
-        return subprocess.run(
-            command,
-            cwd=folder,
-            env=environment | variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=5 * WAIT_SECONDS,
-            check=False,
-        )
-
-    return run
 
 
 @pytest.fixture(scope="session")
