@@ -1,4 +1,4 @@
-"""SCons script: how a pmeta project is compiled, linked, checked and started. PlatformIO runs it; see platformio.ini."""
+"""SCons script that PlatformIO runs: how a pmeta project is compiled, linked, checked and started."""
 
 import importlib.util
 import shutil
