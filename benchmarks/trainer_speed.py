@@ -27,24 +27,27 @@ def configuration(tasks: int, convolution: str, cuda_graph: bool) -> Config:
 
 
 def random_tasks(config: Config, device: torch.device) -> TaskBatch:
+    generator = torch.Generator().manual_seed(0)
+
     def samples(per_class: int) -> tuple[torch.Tensor, torch.Tensor]:
         count = config.task.ways * per_class
-        x = torch.randn(config.training.tasks_per_batch, count, *INPUT_SHAPE, device=device)
+        x = torch.randn(config.training.tasks_per_batch, count, *INPUT_SHAPE, generator=generator).to(device)
         y = torch.eye(config.task.ways, device=device).repeat_interleave(per_class, 0)
         return x, y.expand(config.training.tasks_per_batch, -1, -1)
 
     return TaskBatch(*samples(config.task.shots), *samples(config.task.queries))
 
 
-def iterations_per_second(config: Config, device: torch.device, iterations: int) -> float:
+def measure(config: Config, device: torch.device, iterations: int) -> tuple[float, float]:
+    """(iterations per second, query loss after as many steps on the same tasks)."""
     learner = MetaLearner(config, INPUT_SHAPE, device)
     tasks = random_tasks(config, device)
     for _ in range(2):
         learner.step(tasks, 0)
     start = time.perf_counter()
     for _ in range(iterations):
-        learner.step(tasks, 0)  # ends with a wait for the device
-    return iterations / (time.perf_counter() - start)
+        report = learner.step(tasks, 0)  # ends with a wait for the device
+    return iterations / (time.perf_counter() - start), report.loss
 
 
 def main() -> None:
@@ -56,11 +59,12 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     print(f"{name}, torch {torch.__version__}")
-    print("tasks  convolution  CUDA graph  iterations/s")
+    # Within one number of tasks all rows compute the same: the losses must agree but for rounding.
+    print("tasks  convolution  CUDA graph  iterations/s  final loss")
     graphs = (False, True) if device.type == "cuda" else (False,)
     for tasks, convolution, graph in product((4, 16), ("direct", "matmul"), graphs):
-        speed = iterations_per_second(configuration(tasks, convolution, graph), device, options.iterations)
-        print(f"{tasks:5}  {convolution:11}  {'yes' if graph else 'no':10}  {speed:8.2f}", flush=True)
+        speed, loss = measure(configuration(tasks, convolution, graph), device, options.iterations)
+        print(f"{tasks:5}  {convolution:11}  {'yes' if graph else 'no':10}  {speed:12.2f}  {loss:10.5f}", flush=True)
 
 
 if __name__ == "__main__":

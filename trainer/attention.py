@@ -68,11 +68,11 @@ def channel_weights(module: Mapping[str, Tensor], x: Tensor, micro_batch: int, r
     hidden = torch.relu(pooled @ module["w1"].T + module["b1"])
     scores = hidden @ module["w2"].T + module["b2"]
     samples, channels = scores.shape
-    batch_of = torch.arange(samples, device=x.device) // micro_batch
+    micro_batch = min(micro_batch, samples)
     pi = torch.softmax(_micro_batch_means(scores, micro_batch), dim=-1)
     through = pi * channels
     gamma = clip_and_normalize(pi, rho).detach() + (through - through.detach())
-    return gamma[batch_of]
+    return gamma[:, None].expand(-1, micro_batch, -1).flatten(0, 1)[:samples]
 
 
 def _micro_batch_means(scores: Tensor, micro_batch: int) -> Tensor:

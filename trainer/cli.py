@@ -75,6 +75,8 @@ def icons(
     from pmeta.trainer.datasets.icons import load_icons
     from pmeta.trainer.training import Training
 
+    if not out.parent.is_dir():
+        raise ConfigError("its folder does not exist", str(out), "create it, or choose another --out")
     settings = _with_overrides(load_config(_config_path(config)), iterations, seed)
     training = Training(settings, load_icons("train"), load_icons("val"), run_dir, torch_device)
     if resume:
@@ -84,7 +86,7 @@ def icons(
             "already holds a training", str(run_dir), "add --resume to continue it, or choose another --run-dir"
         )
     save_model(_run(training), out)
-    console.print(f"{out}: the model of the best validation, ready for pmeta-gen")
+    console.print(f"{out}: the model of the best validation, ready for pmeta-gen", soft_wrap=True)
 
 
 @app.command(epilog="Example: pmeta-train evaluate model.onnx --tasks 600")
@@ -142,7 +144,7 @@ def tasks_icons(
     from pmeta.trainer.tasks import fixed_tasks
 
     save_tasks(fixed_tasks(load_icons(split.value), ways, shots, queries, count, seed), out)
-    console.print(f"{out}: {count} tasks, {ways}-way {shots}-shot")
+    console.print(f"{out}: {count} tasks, {ways}-way {shots}-shot", soft_wrap=True)
 
 
 def main() -> NoReturn:
@@ -204,7 +206,8 @@ def _run(training: Training) -> Model:
             progress.stop()
             console.print(
                 f"stopped after iteration {training.iteration}, saved in {training.checkpoint_path}: "
-                "run the same command with --resume to continue"
+                "run the same command with --resume to continue",
+                soft_wrap=True,
             )
             raise
 
