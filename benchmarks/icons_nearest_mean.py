@@ -11,11 +11,12 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
+from pmeta.codegen.taskfile import Task
 from pmeta.trainer.datasets.episodes import Episode, sample_episode
 from pmeta.trainer.datasets.icons import load_icons
 
 
-def nearest_mean_accuracy(episode: Episode) -> float:
+def nearest_mean_accuracy(episode: Episode | Task) -> float:
     """Returns the share of queries whose nearest class mean (Euclidean, raw pixels) is their own."""
     support, query = _pixels(episode.support_x), _pixels(episode.query_x)
     means = np.stack([support[episode.support_y == label].mean(axis=0) for label in range(episode.ways)])
