@@ -1,0 +1,113 @@
+"""Conv: C kernels ≡ simulator by bytes; simulator ≈ PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmeta.codegen.operators import Conv, Window
+from pmeta.host.simulator.operators import conv
+from pmeta.host.simulator.operators.operator import Gamma
+from tests.differential.operators.comparison import (
+    accumulator,
+    assert_accumulates,
+    assert_close,
+    assert_same,
+    autograd,
+    channel_counts,
+    examples,
+    flavours,
+    gamma,
+    generators,
+    kept_rows,
+    smooth,
+    values,
+    windows,
+)
+from tests.kernels import call, in_place, unwritten
+
+pytestmark = [pytest.mark.differential, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+
+Size = tuple[int, int]
+
+
+def node(filters: int, window: Window) -> Conv:
+    return Conv("conv", "x", "y", "weight", "bias", filters, window)
+
+
+@examples
+@given(generators, windows(), channel_counts, channel_counts, st.booleans(), flavours)
+def test_forward(
+    rng: np.random.Generator,
+    window_and_size: tuple[Window, Size],
+    channels: int,
+    filters: int,
+    has_bias: bool,
+    flavour: str,
+) -> None:
+    window, size = window_and_size
+    x = values(rng, channels, *size, flavour=flavour)
+    w = values(rng, filters, channels, *window.kernel, flavour=flavour)
+    b = values(rng, filters, flavour=flavour) if has_bias else None
+    layer = node(filters, window)
+    y = unwritten(*layer.output_shape(x.shape))
+    call("pmeta_conv_forward", layer.shape_constants(x.shape), x, w, b, y)
+    assert_same(y, conv.forward(x, w, b, window))
+
+
+@examples
+@given(generators, windows(), channel_counts, channel_counts, flavours)
+def test_input_gradient(
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int, flavour: str
+) -> None:
+    window, size = window_and_size
+    layer, shape = node(filters, window), (channels, *size)
+    w = values(rng, filters, channels, *window.kernel, flavour=flavour)
+    gy = values(rng, *layer.output_shape(shape), flavour=flavour)
+    gx = unwritten(*shape)
+    call("pmeta_conv_input_gradient", layer.shape_constants(shape), w, gy, gx)
+    assert_same(gx, conv.input_gradient(gy, w, window, shape))
+
+
+@examples
+@given(generators, windows(), channel_counts, channel_counts, flavours)
+def test_weight_gradient(
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int, flavour: str
+) -> None:
+    window, size = window_and_size
+    layer = node(filters, window)
+    x = values(rng, channels, *size, flavour=flavour)
+    gy = values(rng, *layer.output_shape(x.shape), flavour=flavour)
+    fw, bw = gamma(rng, channels), gamma(rng, filters)
+    start = accumulator(rng, filters, channels, *window.kernel, flavour=flavour)
+    kept, stored = (None, x) if fw is None else kept_rows(x, fw, weigh=True)
+    grad = in_place(start)
+    call("pmeta_conv_weight_gradient", layer.shape_constants(x.shape), kept, stored, gy, bw, grad)
+    assert_accumulates(grad, start, conv.ConvOperator().contribution(layer, x, gy, Gamma(fw, bw), "weight"))
+
+
+@examples
+@given(generators, windows(), channel_counts, channel_counts)
+def test_pytorch(rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int) -> None:
+    window, size = window_and_size
+    (top, left), (bottom, right) = window.pad_before, window.pad_after
+
+    def convolution(torch: Any, x: Any, w: Any, b: Any) -> Any:
+        padded = torch.nn.functional.pad(x, (left, right, top, bottom))
+        return torch.nn.functional.conv2d(padded, w, b, window.stride, dilation=window.dilation)
+
+    inputs = [smooth(rng, channels, *size), smooth(rng, filters, channels, *window.kernel), smooth(rng, filters)]
+    x, w, b = inputs
+    y = conv.forward(x, w, b, window)
+    gy = smooth(rng, *y.shape)
+    exact, (exact_gx, exact_gw, _) = autograd(convolution, inputs, gy)
+    # The same sums over magnitudes: what the error bounds of sums grow with.
+    size_y, (size_gx, size_gw, _) = autograd(convolution, [np.abs(array) for array in inputs], np.abs(gy))
+    taps = window.kernel[0] * window.kernel[1]
+    assert_close(y, exact, channels * taps + 1, size_y.max())
+    assert_close(conv.input_gradient(gy, w, window, x.shape), exact_gx, filters * taps + 1, size_gx.max())
+    assert_close(conv.weight_gradient(gy, x, window), exact_gw, gy[0].size + 1, size_gw.max())

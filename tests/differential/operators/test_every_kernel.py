@@ -1,0 +1,22 @@
+"""The project's rule: every kernel has its differential test, named after its header."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.kernels import functions_in, headers
+
+pytestmark = pytest.mark.differential
+
+PART_OF_ANOTHER = {"pmeta_lanes_total"}  # the end of pmeta_lane_sum
+
+
+@pytest.mark.parametrize("header", sorted(headers()))
+def test_it_is_tested(header: str) -> None:
+    name = header.removeprefix("pmeta_").removesuffix(".h")
+    test = (Path(__file__).parent / f"test_{name}.py").read_text(encoding="utf-8")
+    functions = set(functions_in(header)) - PART_OF_ANOTHER
+    assert functions
+    assert not {function for function in functions if f'"{function}"' not in test}

@@ -1,0 +1,125 @@
+"""GroupNormalization: C kernels ≡ simulator by bytes; simulator ≈ PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pmeta.codegen.graph import Float32Array
+from pmeta.codegen.operators import GroupNorm
+from pmeta.host.simulator.operators import group_norm
+from pmeta.host.simulator.operators.operator import Gamma
+from tests.differential.operators.comparison import (
+    accumulator,
+    assert_accumulates,
+    assert_close,
+    assert_same,
+    autograd,
+    examples,
+    flavours,
+    gamma,
+    generators,
+    kept_rows,
+    smooth,
+    values,
+)
+from tests.kernels import call, in_place, unwritten
+
+pytestmark = [pytest.mark.differential, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+
+EPSILON = float(np.float32(1e-5))
+
+
+@st.composite
+def layers(draw: st.DrawFn) -> tuple[GroupNorm, tuple[int, int, int]]:
+    """(a layer, the shape it reads): groups of one channel, of some, of all; down to one pixel."""
+    groups, channels_per_group = draw(st.sampled_from([1, 2, 3, 4, 8])), draw(st.sampled_from([1, 2, 3, 5]))
+    shape = (groups * channels_per_group, draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    epsilon = draw(st.sampled_from([EPSILON, 1.0]))
+    return GroupNorm("norm", "x", "z", "scale", "shift", groups, epsilon), shape
+
+
+def normalized(layer: GroupNorm, x: Float32Array) -> group_norm.Normalized:
+    return group_norm.normalize(x, layer.groups, np.float32(layer.epsilon))
+
+
+@examples
+@given(generators, layers(), st.booleans(), flavours)
+def test_forward(
+    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, int, int]], same_memory: bool, flavour: str
+) -> None:
+    layer, shape = drawn
+    x = values(rng, *shape, flavour=flavour)
+    scale, shift = values(rng, shape[0], flavour=flavour), values(rng, shape[0], flavour=flavour)
+    constants = layer.shape_constants(shape)
+    x_hat, rstd = in_place(x), unwritten(layer.groups)
+    call("pmeta_group_norm_normalize", constants, x_hat, rstd)
+    z = x_hat if same_memory else unwritten(*shape)
+    expected, saved = group_norm.GroupNormOperator().forward(layer, {"scale": scale, "shift": shift}, x)
+    assert_same(x_hat, saved.x_hat)
+    assert_same(rstd, saved.rstd[:, 0])
+    call("pmeta_group_norm_affine", constants, x_hat, scale, shift, z)
+    assert_same(z, expected)
+
+
+@examples
+@given(generators, layers(), flavours)
+def test_input_gradient(rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, int, int]], flavour: str) -> None:
+    layer, shape = drawn
+    saved = normalized(layer, values(rng, *shape, flavour=flavour))
+    scale, gz = values(rng, shape[0], flavour=flavour), values(rng, *shape, flavour=flavour)
+    g = in_place(gz)
+    call("pmeta_group_norm_input_gradient", layer.shape_constants(shape), saved.x_hat, saved.rstd[:, 0], scale, g)
+    assert_same(g, group_norm.input_gradient(gz, scale, saved))
+
+
+@examples
+@given(generators, layers(), st.booleans(), flavours)
+def test_scale_gradient(
+    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, int, int]], stores_rows: bool, flavour: str
+) -> None:
+    """With forward attention x̂ comes whole, or as its kept rows alone."""
+    layer, shape = drawn
+    saved = normalized(layer, values(rng, *shape, flavour=flavour))
+    gz = values(rng, *shape, flavour=flavour)
+    fw, bw = gamma(rng, shape[0]), gamma(rng, shape[0])
+    start = accumulator(rng, shape[0], flavour=flavour)
+    kept, stored = kept_rows(saved.x_hat, fw, weigh=False) if fw is not None and stores_rows else (None, saved.x_hat)
+    grad = in_place(start)
+    call("pmeta_group_norm_scale_gradient", layer.shape_constants(shape), kept, stored, gz, fw, bw, grad)
+    contribution = group_norm.GroupNormOperator().contribution(layer, saved, gz, Gamma(fw, bw), "weight")
+    assert_accumulates(grad, start, contribution)
+
+
+@examples
+@given(generators, st.sampled_from([1, 2, 3, 4]), st.sampled_from([1, 2, 3]), st.integers(2, 9), st.integers(4, 9))
+def test_pytorch(rng: np.random.Generator, groups: int, channels_per_group: int, height: int, width: int) -> None:
+    """Groups of eight or more: a smaller one may be all but constant, and then dividing by its deviation magnifies
+    the rounding of its mean without bound."""
+    shape = (groups * channels_per_group, height, width)
+    layer = GroupNorm("norm", "x", "z", "scale", "shift", groups, EPSILON)
+
+    def norm(torch: Any, x: Any, scale: Any, shift: Any) -> Any:
+        return torch.nn.functional.group_norm(x[None], groups, scale, shift, EPSILON)[0]
+
+    inputs = [smooth(rng, *shape), smooth(rng, shape[0]), smooth(rng, shape[0])]
+    x, scale, shift = inputs
+    gz = smooth(rng, *shape)
+    exact, (exact_gx, exact_scale, _) = autograd(norm, inputs, gz)
+    z, saved = group_norm.GroupNormOperator().forward(layer, {"scale": scale, "shift": shift}, x)
+    elements = x.size // groups
+    # A lane sum of M has M/8 + 3 additions; mean and deviation are two of them, each with a few operations around.
+    roundings = 2 * (elements / 8 + 3) + 10
+    spread = float(np.abs(saved.x_hat).max())
+    assert_close(z, exact, roundings, float(spread * np.abs(scale).max() + np.abs(shift).max()))
+    gs = float(np.abs(gz * scale[:, None, None]).max())
+    # Of ((gs − A) − x̂·B)·rstd, where |A| and |B| are at most the largest gs.
+    size = gs * (2 + spread) * float(saved.rstd.max())
+    assert_close(group_norm.input_gradient(gz, scale, saved), exact_gx, roundings + elements / 8, size)
+    pixels = height * width
+    size_of_sum = float(np.abs(gz * saved.x_hat).sum((1, 2)).max())
+    assert_close(group_norm.scale_gradient(gz, saved.x_hat), exact_scale, pixels + 1 + roundings, size_of_sum)

@@ -1,0 +1,222 @@
+"""The C kernels, compiled for this computer and called one at a time: the C side of the operators' tests.
+
+Signatures and structs are read from the kernels' headers, so a new kernel needs no entry here. Memory is guarded: what
+a kernel writes lies between fences that `call` checks, what it only reads lies between NaN, so that one element too
+many shows in a sum.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.plan.program import ShapeConstants
+from pmeta.codegen.project.templates import files_in
+from tests.compiled import compiler
+
+Array = npt.NDArray[Any]
+
+FENCE = 64  # bytes before and after every array
+UNWRITTEN = 0xAA  # what lies in memory that only kernels write
+FOREIGN = 0xFF  # what lies around memory that kernels read; as float32 it is NaN
+
+ELEMENTS: dict[str, tuple[type[np.generic], Any]] = {
+    "float": (np.float32, ctypes.c_float),
+    "int32_t": (np.int32, ctypes.c_int32),
+    "uint32_t": (np.uint32, ctypes.c_uint32),
+    "uint16_t": (np.uint16, ctypes.c_uint16),
+    "uint8_t": (np.uint8, ctypes.c_uint8),
+}
+
+
+# --- what a test passes --------------------------------------------------------------------------------------
+
+
+class Fenced:
+    """Memory that a kernel may write: `array`, between two fences."""
+
+    def __init__(self, shape: Sequence[int], dtype: type[np.generic], around: int = UNWRITTEN) -> None:
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        self._raw = np.full(2 * FENCE + size, around, np.uint8)
+        self._around = around
+        self.array: Array = self._raw[FENCE : FENCE + size].view(dtype).reshape(shape)
+
+    @property
+    def intact(self) -> bool:
+        """Whether nothing outside the array was written."""
+        outside = np.concatenate([self._raw[:FENCE], self._raw[FENCE + self.array.nbytes :]])
+        return bool((outside == self._around).all())
+
+
+def unwritten(*shape: int, dtype: type[np.generic] = np.float32) -> Fenced:
+    """Memory for an output: whatever the kernel leaves out stays 0xAA…"""
+    return Fenced(shape, dtype)
+
+
+def in_place(start: Array, around: int = UNWRITTEN) -> Fenced:
+    """Memory that holds `start` and that the kernel changes."""
+    memory = Fenced(start.shape, start.dtype.type, around)
+    memory.array[...] = start
+    return memory
+
+
+@dataclass(frozen=True)
+class Struct:
+    """A struct with pointers, which `ShapeConstants` has none of."""
+
+    struct: str
+    fields: Mapping[str, int | float | Array]
+
+
+Argument = Fenced | Array | ShapeConstants | Struct | np.generic | int | float | None
+
+
+def call(function: str, *arguments: Argument) -> float | None:
+    """Call a kernel: None is NULL, an array is read only, what may be written must be `Fenced`."""
+    kernel = _kernels()[function]
+    alive: list[Fenced] = []  # until the kernel returns
+    values = [
+        _passed(f"{function}: {parameter.name}", parameter, argument, alive)
+        for parameter, argument in zip(kernel.parameters, arguments, strict=True)
+    ]
+    result: float | None = kernel.entry(*values)
+    for parameter, argument in zip(kernel.parameters, arguments, strict=True):
+        if isinstance(argument, Fenced):
+            assert argument.intact, f"{function} writes outside {parameter.name}"
+    return result
+
+
+def scalar_function(function: str) -> Callable[[float], float]:
+    """A kernel that takes one number and gives one, ready to be called very often."""
+    entry: Callable[[float], float] = _kernels()[function].entry
+    return entry
+
+
+# --- compiled once -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A parameter of a kernel, or a field of a struct."""
+
+    name: str
+    ctype: str  # without const and *
+    const: bool
+    pointer: bool
+
+
+@dataclass(frozen=True)
+class Kernel:
+    parameters: tuple[Declared, ...]
+    entry: Any  # ctypes' function
+
+
+@functools.cache
+def headers() -> Mapping[str, str]:
+    """Text of the kernels' headers without comments, by file name."""
+    return {
+        name: re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL) for name, text in files_in("kernels", (".h",)).items()
+    }
+
+
+def functions_in(header: str) -> dict[str, tuple[str, str]]:
+    """Name -> (result, parameters) of what a header declares."""
+    found = re.findall(r"^(\w+) (\w+)\(([^()]*)\);", headers()[header], flags=re.MULTILINE)
+    return {name: (result, parameters) for result, name, parameters in found}
+
+
+@functools.cache
+def _kernels() -> Mapping[str, Kernel]:
+    with tempfile.TemporaryDirectory() as folder:
+        sources = files_in("kernels", (".c", ".h"))
+        for name, text in sources.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        files = [str(Path(folder) / name) for name in sources if name.endswith(".c")]
+        library_file = f"{folder}/libkernels.so"
+        subprocess.run([compiler(), *COMPILE_FLAGS, "-fPIC", "-shared", "-o", library_file, *files], check=True)
+        library = ctypes.CDLL(library_file)  # stays loaded when its file is gone
+    kernels = {}
+    for header in headers():
+        for name, (result, parameters) in functions_in(header).items():
+            declared = tuple(_declared(text) for text in parameters.split(","))
+            entry = getattr(library, name)
+            entry.restype = None if result == "void" else ELEMENTS[result][1]
+            entry.argtypes = [ctypes.c_void_p if p.pointer else ELEMENTS[p.ctype][1] for p in declared]
+            kernels[name] = Kernel(declared, entry)
+    return kernels
+
+
+def _declared(text: str) -> Declared:
+    """Of a declaration like `const float *x`."""
+    found = re.fullmatch(r"\s*(const\s)?\s*(\w+)\s+(\*?)(\w+)\s*", text)
+    assert found is not None, f"cannot read {text!r}: keep kernels' headers plain"
+    return Declared(found[4], found[2], bool(found[1]), bool(found[3]))
+
+
+@functools.cache
+def _fields(struct: str) -> tuple[Declared, ...]:
+    """The fields of a struct in the order of its header."""
+    body = next(
+        found[1]
+        for text in headers().values()
+        if (found := re.search(rf"typedef struct {struct} {{(.*?)}}", text, re.S))
+    )
+    fields = []
+    for statement in filter(str.strip, body.split(";")):
+        first, *others = statement.split(",")
+        declared = _declared(first)
+        fields += [declared, *(Declared(name.strip(), declared.ctype, False, False) for name in others)]
+    return tuple(fields)
+
+
+# --- from Python to C ----------------------------------------------------------------------------------------
+
+
+def _passed(where: str, parameter: Declared, argument: Argument, alive: list[Fenced]) -> Any:
+    """What ctypes passes for one argument; memory made for it goes into `alive`."""
+    if not parameter.pointer:
+        assert isinstance(argument, int | float | np.generic), where
+        return argument.item() if isinstance(argument, np.generic) else argument
+    if argument is None:
+        return None
+    if isinstance(argument, ShapeConstants | Struct):
+        assert argument.struct == parameter.ctype, where
+        raw = np.frombuffer(bytearray(_struct(argument, alive)), np.uint8)
+        return _address(_read_only(raw, alive))
+    if isinstance(argument, Fenced):
+        memory = argument
+    else:
+        assert parameter.const, f"{where} may be written: pass unwritten(...) or in_place(...)"
+        memory = _read_only(argument, alive)
+    assert memory.array.dtype == ELEMENTS[parameter.ctype][0], f"{where} is {parameter.ctype}"
+    return _address(memory)
+
+
+def _read_only(array: Array, alive: list[Fenced]) -> Fenced:
+    memory = in_place(array, FOREIGN)
+    alive.append(memory)
+    return memory
+
+
+def _struct(values: ShapeConstants | Struct, alive: list[Fenced]) -> ctypes.Structure:
+    """The struct as its header lays it out; the fields must be the same ones in the same order."""
+    fields = _fields(values.struct)
+    assert [field.name for field in fields] == list(values.fields), f"{values.struct}: not the fields of its header"
+    types = [(f.name, ctypes.c_void_p if f.pointer else ELEMENTS[f.ctype][1]) for f in fields]
+    layout = type(values.struct, (ctypes.Structure,), {"_fields_": types})
+    return layout(*(_passed(f"{values.struct}.{f.name}", f, values.fields[f.name], alive) for f in fields))
+
+
+def _address(memory: Fenced) -> int:
+    return memory.array.ctypes.data
