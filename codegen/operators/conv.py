@@ -10,11 +10,11 @@ from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
 from pmeta.codegen.operators.weight_gradient import attention_scores, bias_gradient, store_input
+from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
-from pmeta.codegen.operators.window import Window
 
 
 @dataclass(frozen=True)

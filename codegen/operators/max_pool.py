@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
-from pmeta.codegen.operators.window import Window
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,11 @@ class MaxPool(Node):
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         y = low.buffer("y", low.output_shape, Role.MAP)
-        taps = None
-        if low.needs_input_gradient:
-            words = -(-prod(low.output_shape) // (32 // self.tap_bits))
-            taps = low.buffer("taps", (words,), Role.MASK, "uint32_t")
-            low.note("taps", taps)
-        low.call("pmeta_max_pool_forward", low.shape_constant(), x, y, taps, writes=[y] if taps is None else [y, taps])
+        taps = low.packed("taps", prod(low.output_shape), self.tap_bits)
+        low.call("pmeta_max_pool_forward", low.shape_constant(), x, y, taps, writes=[y, taps])
         return y
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
-        if not low.needs_input_gradient:
-            return None
+    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer:
         gx = low.buffer("gx", low.input_shape, Role.GRADIENT)
         low.call("pmeta_max_pool_input_gradient", low.shape_constant(), g, low.noted("taps"), gx, writes=[gx])
         return gx

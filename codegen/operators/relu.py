@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.plan.program import Buffer, Role
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
+    from pmeta.codegen.plan.program import Buffer
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,10 @@ class Relu(Node):
         return OnnxNode("Relu", self.name, (self.input,), (self.output,), {}, {})
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
-        mask = None
-        if low.needs_input_gradient:
-            mask = low.buffer("mask", (-(-prod(low.input_shape) // 32),), Role.MASK, "uint32_t")
-            low.note("mask", mask)
-        low.call("pmeta_relu_forward", prod(low.input_shape), x, mask, writes=[x] if mask is None else [x, mask])
+        mask = low.packed("mask", prod(low.input_shape))
+        low.call("pmeta_relu_forward", prod(low.input_shape), x, mask, writes=[x, mask])
         return x
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
-        if not low.needs_input_gradient:
-            return None
+    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer:
         low.call("pmeta_relu_input_gradient", prod(low.output_shape), low.noted("mask"), g, writes=[g])
         return g

@@ -81,13 +81,8 @@ class Lowering:
         return (self._node.name, part) in self.learning
 
     @property
-    def needs_output_gradient(self) -> bool:
-        """Whether the backward pass reaches the current node's output."""
-        return self.graph.nodes.index(self._node) >= self._lowest
-
-    @property
     def needs_input_gradient(self) -> bool:
-        """Whether something below the current node learns."""
+        """Whether something below the current node learns; always so in the backward pass of a node without weights."""
         return self.graph.nodes.index(self._node) > self._lowest
 
     @property
@@ -116,18 +111,28 @@ class Lowering:
         """A new buffer, named after the current node."""
         return Buffer(f"{self.names[self._node.name]}_{suffix}", ctype, shape, role)
 
+    def packed(self, suffix: str, elements: int, bits: int = 1) -> Buffer | None:
+        """Room for `bits` of every element, as many elements to a 32-bit word as fit, noted for the backward pass.
+
+        None where no input gradient is needed.
+        """
+        if not self.needs_input_gradient:
+            return None
+        words = self.buffer(suffix, (-(-elements // (32 // bits)),), Role.MASK, "uint32_t")
+        self.note(suffix, words)
+        return words
+
     def call(
         self,
         function: str,
         *arguments: Buffer | str | int | None,
-        writes: Sequence[Buffer],
-        also_reads: Sequence[Buffer] = (),
+        writes: Sequence[Buffer | None],
     ) -> None:
-        """Emit one kernel call; buffers among the arguments that are not written count as read."""
+        """Emit one kernel call; None is NULL. Buffers among the arguments that are not written count as read."""
         text = tuple(NULL if a is None else a.name if isinstance(a, Buffer) else str(a) for a in arguments)
-        reads = [a for a in arguments if isinstance(a, Buffer) and a not in writes]
-        node = self._node.name
-        self._calls.append(Call(function, text, (*reads, *also_reads), tuple(writes), node, self._phase))
+        written = tuple(buffer for buffer in writes if buffer is not None)
+        reads = tuple(a for a in arguments if isinstance(a, Buffer) and a not in written)
+        self._calls.append(Call(function, text, reads, written, self._node.name, self._phase))
 
     def shape_constant(self) -> str:
         """C name of the current node's shape struct."""
