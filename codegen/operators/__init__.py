@@ -7,6 +7,7 @@ from pmeta.codegen.operators.conv import Conv
 from pmeta.codegen.operators.flatten import Flatten
 from pmeta.codegen.operators.gemm import Gemm
 from pmeta.codegen.operators.group_norm import GroupNorm
+from pmeta.codegen.operators.leaky_relu import LeakyRelu
 from pmeta.codegen.operators.max_pool import MaxPool
 from pmeta.codegen.operators.relu import Relu
 from pmeta.codegen.operators.window import Window
@@ -17,8 +18,9 @@ OPERATORS: dict[str, type[Node]] = {
     "Flatten": Flatten,
     "Gemm": Gemm,
     "GroupNormalization": GroupNorm,
+    "LeakyRelu": LeakyRelu,
     "MaxPool": MaxPool,
     "Relu": Relu,
 }
 
-__all__ = ["OPERATORS", "Conv", "Flatten", "Gemm", "GroupNorm", "MaxPool", "Relu", "Window"]
+__all__ = ["OPERATORS", "Conv", "Flatten", "Gemm", "GroupNorm", "LeakyRelu", "MaxPool", "Relu", "Window"]

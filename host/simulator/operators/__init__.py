@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu
+from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
 from pmeta.host.simulator.operators.conv import ConvOperator
 from pmeta.host.simulator.operators.flatten import FlattenOperator
 from pmeta.host.simulator.operators.gemm import GemmOperator
 from pmeta.host.simulator.operators.group_norm import GroupNormOperator
+from pmeta.host.simulator.operators.leaky_relu import LeakyReluOperator
 from pmeta.host.simulator.operators.max_pool import MaxPoolOperator
 from pmeta.host.simulator.operators.operator import LayerOperator, Operator
 from pmeta.host.simulator.operators.relu import ReluOperator
@@ -22,6 +23,7 @@ SIMULATED_LAYERS: dict[type[Node], LayerOperator[Any, Any]] = {
 SIMULATED: dict[type[Node], Operator[Any, Any]] = {
     **SIMULATED_LAYERS,
     Flatten: FlattenOperator(),
+    LeakyRelu: LeakyReluOperator(),
     MaxPool: MaxPoolOperator(),
     Relu: ReluOperator(),
 }

@@ -81,6 +81,19 @@ def kept_rows(x: Float32Array, scores: Float32Array, weigh: bool) -> tuple[npt.N
     return np.array([channels.size, *channels], np.uint16), rows
 
 
+def unpacked(words: npt.NDArray[np.uint32], elements: int, bits: int = 1) -> npt.NDArray[np.uint32]:
+    """What kernels packed: `bits` of every element, as many to a 32-bit word as fit, from the lowest bit up.
+
+    Nothing but zeros may lie beyond the last element.
+    """
+    per_word = 32 // bits
+    assert words.size == -(-elements // per_word)
+    shifts = np.arange(per_word, dtype=np.uint32) * np.uint32(bits)
+    fields = ((words[:, None] >> shifts) & np.uint32(2**bits - 1)).ravel()
+    assert not fields[elements:].any()
+    return fields[:elements]
+
+
 # --- windows -------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,7 @@ from tests.differential.operators.comparison import (
     flavours,
     generators,
     smooth,
+    unpacked,
     values,
     windows,
 )
@@ -43,18 +44,11 @@ def tap_memory(node: MaxPool, outputs: int) -> Fenced:
     return unwritten(-(-outputs // (32 // node.tap_bits)), dtype=np.uint32)
 
 
-def unpacked(node: MaxPool, words: npt.NDArray[np.uint32], outputs: int) -> npt.NDArray[np.int64]:
-    """The tap of every output: as many to a word as fit, from the lowest bit up."""
-    shifts = np.arange(32 // node.tap_bits, dtype=np.uint32) * np.uint32(node.tap_bits)
-    fields = (words[:, None] >> shifts) & np.uint32(2**node.tap_bits - 1)
-    return fields.ravel()[:outputs].astype(np.int64)
-
-
-def pixels_of(node: MaxPool, taps: npt.NDArray[np.int64], input_shape: Shape) -> npt.NDArray[np.int64]:
+def pixels_of(node: MaxPool, taps: npt.NDArray[np.uint32], input_shape: Shape) -> npt.NDArray[np.int64]:
     """(C, H', W') row·W + column of the input that each output takes."""
     window, shape = node.window, node.output_shape(input_shape)
     _, row, column = np.unravel_index(np.arange(taps.size), shape)
-    i, j = np.divmod(taps, window.kernel[1])
+    i, j = np.divmod(taps.astype(np.int64), window.kernel[1])
     rows = row * window.stride[0] - window.pad_before[0] + i * window.dilation[0]
     columns = column * window.stride[1] - window.pad_before[1] + j * window.dilation[1]
     return (rows * input_shape[2] + columns).reshape(shape)
@@ -67,7 +61,7 @@ def assert_same_pooling(node: MaxPool, x: Float32Array, gy: Float32Array) -> Non
     expected, saved = max_pool.forward(x, node.window)
     call("pmeta_max_pool_forward", constants, x, y, taps)
     assert_same(y, expected)
-    assert np.array_equal(pixels_of(node, unpacked(node, taps.array, outputs), x.shape), saved.best)
+    assert np.array_equal(pixels_of(node, unpacked(taps.array, outputs, node.tap_bits), x.shape), saved.best)
     call("pmeta_max_pool_forward", constants, x, alone, None)
     assert_same(alone, expected)
     call("pmeta_max_pool_input_gradient", constants, gy, taps.array, gx)
@@ -103,7 +97,7 @@ def test_the_first_of_equals_and_the_last_nan_win() -> None:
     x = np.array([[[2, 5, 5, 1, 1, nan, 7, nan, -0.0, 0.0, -1, 0, nan, 9, 9, 9]]], np.float32)
     taps = tap_memory(node, 4)
     call("pmeta_max_pool_forward", node.shape_constants(x.shape), x, unwritten(1, 1, 4), taps)
-    assert unpacked(node, taps.array, 4).tolist() == [1, 3, 0, 0]
+    assert unpacked(taps.array, 4, node.tap_bits).tolist() == [1, 3, 0, 0]
 
 
 @examples

@@ -18,6 +18,7 @@ from tests.differential.operators.comparison import (
     flavours,
     generators,
     smooth,
+    unpacked,
     values,
 )
 from tests.kernels import call, in_place, unwritten
@@ -44,9 +45,7 @@ def assert_same_relu(rng: np.random.Generator, count: int, flavour: str) -> None
     y, alone, mask, g = in_place(x), in_place(x), unwritten(-(-count // 32), dtype=np.uint32), in_place(gy)
     call("pmeta_relu_forward", count, y, mask)
     assert_same(y, expected)
-    # One bit per element from the lowest up, set where it passes, and clear beyond the last.
-    bits = np.unpackbits(mask.array.astype("<u4").view(np.uint8), bitorder="little")
-    assert np.array_equal(bits, np.pad(~zero, (0, bits.size - count)))
+    assert np.array_equal(unpacked(mask.array, count), ~zero)  # set where it passes
     call("pmeta_relu_forward", count, alone, None)
     assert_same(alone, expected)
     call("pmeta_relu_input_gradient", count, mask.array, g)
