@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,10 +39,10 @@ def main(
     print("| method | accuracy | |\n|---|---:|---|")
     row("nearest class mean on raw pixels", *nearest_mean(ways, shots, tasks), "nothing is trained")
     measured = output("pmeta.trainer.cli", "evaluate", str(model), "--tasks", str(tasks), "--json")
-    config = write_config(adaptation.training["config"])
-    options = ("--iterations", str(prototype_iterations), "--test-tasks", str(tasks), "--device", "cpu")
-    prototype = output("benchmarks.icons_prototype", "--config", str(config), *options)
-    config.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        config = write_config(adaptation.training["config"], Path(folder))
+        options = ("--iterations", str(prototype_iterations), "--test-tasks", str(tasks), "--device", "cpu")
+        prototype = output("benchmarks.icons_prototype", "--config", str(config), *options)
     note = f"{prototype_iterations} iterations, {prototype['seconds'] / 60:.0f} min; cannot learn on the device"
     row(f"prototypical network, width {prototype['width']}", prototype["accuracy"], prototype["interval"], note)
     row("pmeta, before adaptation", measured["before"], measured["before_interval"], "classes are not known yet")
@@ -66,10 +67,9 @@ def output(module: str, *arguments: str) -> dict[str, Any]:
     return answer
 
 
-def write_config(config: dict[str, Any]) -> Path:
+def write_config(config: dict[str, Any], folder: Path) -> Path:
     """The training configuration of the model's record, for the baseline: same tasks, width and augmentation."""
-    path = Path("runs") / "icons-results.toml"
-    path.parent.mkdir(exist_ok=True)
+    path = folder / "icons.toml"
     tables = []
     for section, values in config.items():
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
