@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -25,7 +26,7 @@ app = typer.Typer(add_completion=True, pretty_exceptions_enable=False)
 def gen(
     model: Annotated[Path, typer.Argument(help="The model.onnx that pmeta-train wrote.", show_default=False)],
     board: Annotated[list[str], typer.Option(help=f"Board, repeatable: {', '.join(BOARDS)}.")],
-    out: Annotated[Path, typer.Option(help="Folder for the PlatformIO project.")],
+    out: Annotated[Path, typer.Option(help="Folder for the PlatformIO project; files of your own in it stay.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
 ) -> None:
     """Generate firmware that adapts MODEL on a board: forward, backward and update in one static arena."""
@@ -40,10 +41,13 @@ def gen(
 def _print_summary(project: Project, out: Path) -> None:
     console = Console()
     console.print(summary_table(project.plan, project.manifest, project.boards))
-    console.print(f"Project   {out}", highlight=False, soft_wrap=True)
-    console.print(f"Report    {out / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Project   {out}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Report    {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     console.print(
-        f"Next      cd {out} && pio run -e {project.boards[0].name} -t upload", highlight=False, soft_wrap=True
+        f"Next      cd {shlex.quote(str(out))} && pio run -e {project.boards[0].name} -t upload",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from pmeta.codegen.project.platformio import platformio_files
 from pmeta.codegen.project.templates import files_in, render, template_text
 from pmeta.codegen.report.html import report_html
 
-KEPT = (".pio", ".pmeta")  # build products and running boards survive a regeneration
+STAGING = ".pmeta-gen-"  # folder that holds the files while they are written
 
 
 @dataclass(frozen=True)
@@ -61,34 +63,68 @@ def generate(model_path: Path, board_names: Sequence[str]) -> Project:
 
 
 def write_project(project: Project, out: Path) -> None:
-    """Write the files to `out`: a new folder, or one that pmeta-gen made before. Nothing half-written stays."""
-    if out.exists() and any(out.iterdir()) and not (out / "manifest.json").is_file():
-        raise ConfigError("is not empty and was not made by pmeta-gen", str(out), "choose another folder")
+    """Write the files to `out`: a new folder, or one that pmeta-gen made before.
+
+    There, what was generated is replaced and everything else stays: sources and libraries added by hand, version
+    control, build products, running boards. If anything fails, the folder is as it was.
+    """
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        _check_free(out)
+        is_new = not out.exists()
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_files(project.files, out)
+        except BaseException:
+            if is_new:
+                shutil.rmtree(out, ignore_errors=True)
+            raise
     except OSError as error:
         raise ConfigError(f"cannot be written ({error.strerror})", str(out), "choose a writable place") from error
+
+
+def _check_free(out: Path) -> None:
+    """ConfigError if `out` holds anything that pmeta-gen did not begin."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError("is a file", str(out), "choose a folder")
+    if not out.exists() or all(path.name.startswith(STAGING) for path in out.iterdir()):
+        return
     try:
-        for name, content in project.files.items():
-            path = staged / name
+        manifest = json.loads((out / "manifest.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    # Other kinds of projects have a manifest.json, too.
+    if not isinstance(manifest, dict) or not {"firmware_id", "model_sha256"} <= manifest.keys():
+        raise ConfigError("is not empty and was not made by pmeta-gen", str(out), "choose another folder")
+
+
+def _write_files(files: Mapping[str, str | bytes], out: Path) -> None:
+    """Replace files and folders in `out`, after all of them were written beside; put back what was there on errors.
+
+    One unit is replaced as a whole: a file at the top, and what lies in a folder at the top (lib/pmeta_model,
+    src/link.c), so that nothing of an earlier generation stays in it.
+    """
+    with tempfile.TemporaryDirectory(prefix=STAGING, dir=out, ignore_cleanup_errors=True) as staging:
+        new, old = Path(staging) / "new", Path(staging) / "old"
+        for name, content in files.items():
+            path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        _replace_folder(staged, out)
-    except OSError as error:
-        raise ConfigError(f"cannot be written ({error.strerror})", str(out), "choose a writable place") from error
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        moves: list[tuple[Path, Path]] = []
+        try:
+            for unit in dict.fromkeys(Path(*Path(name).parts[:2]) for name in files):
+                if os.path.lexists(out / unit):
+                    _move(out / unit, old / unit, moves)
+                _move(new / unit, out / unit, moves)
+        except BaseException:
+            for source, target in reversed(moves):
+                target.rename(source)
+            raise
 
 
-def _replace_folder(staged: Path, out: Path) -> None:
-    staged.chmod(0o755)
-    if out.exists():
-        for name in KEPT:
-            if (out / name).exists():
-                (out / name).rename(staged / name)
-        shutil.rmtree(out)
-    staged.rename(out)
+def _move(source: Path, target: Path, moves: list[tuple[Path, Path]]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+    moves.append((source, target))
 
 
 def _manifest(plan: Plan, model_sha256: str, boards: Sequence[Board]) -> Manifest:

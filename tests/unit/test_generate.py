@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import pmeta.codegen.project.generate as generate_module
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import COMPILE_FLAGS
 from pmeta.codegen.cli import app
@@ -49,22 +51,71 @@ def test_regenerating_gives_the_same_bytes(model_path: Path, tmp_path: Path) -> 
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_regenerating_keeps_build_products_and_running_boards(model_path: Path, tmp_path: Path) -> None:
-    project = generate(model_path, ["native"])
-    write_project(project, tmp_path / "p")
-    (tmp_path / "p" / ".pmeta").mkdir()
-    (tmp_path / "p" / ".pmeta" / "native.json").write_text("{}")
-    (tmp_path / "p" / "stale.c").write_text("")
-    write_project(project, tmp_path / "p")
-    assert (tmp_path / "p" / ".pmeta" / "native.json").exists()
-    assert not (tmp_path / "p" / "stale.c").exists()
+def test_regenerating_replaces_what_was_generated_and_keeps_everything_else(model_path: Path, tmp_path: Path) -> None:
+    own = (
+        ".pmeta/native.json",
+        ".git/config",
+        "src/sensor.c",
+        "lib/filter/filter.c",
+        "test/test_filter/t.c",
+        "notes.txt",
+    )
+    stale = ("lib/pmeta_model/src/pmeta_old_kernel.c", "src/boards/old/board.c")
+    out = tmp_path / "p"
+    write_project(generate(model_path, ["native", "netduinoplus2"]), out)
+    for name in (*own, *stale):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("mine")
+    write_project(generate(model_path, ["native"]), out)
+    write_project(generate(model_path, ["native"]), tmp_path / "fresh")
+    kept = dict.fromkeys(own, b"mine")
+    assert contents(out) == contents(tmp_path / "fresh") | kept
 
 
-def test_a_folder_of_somebody_else_is_left_alone(model_path: Path, tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("x")
+@pytest.mark.parametrize("name", ["thesis.tex", "manifest.json"])
+def test_a_folder_of_somebody_else_is_left_alone(name: str, model_path: Path, tmp_path: Path) -> None:
+    """A web application has a manifest.json as well."""
+    (tmp_path / name).write_text('{"name": "my web application"}')
     with pytest.raises(ConfigError, match="was not made by pmeta-gen"):
         write_project(generate(model_path, ["native"]), tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_the_folder_may_be_a_link_or_the_current_one(
+    model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = generate(model_path, ["native"])
+    for name in ("target", "here"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("target")
+    monkeypatch.chdir(tmp_path / "here")
+    for _ in range(2):
+        write_project(project, tmp_path / "link")
+        write_project(project, Path())
+    assert (tmp_path / "link").is_symlink()
+    assert contents(tmp_path / "target") == contents(tmp_path / "here") == contents(Path())
+
+
+@pytest.mark.parametrize("failing", [1, 6, 11])
+def test_a_failure_leaves_the_folder_as_it_was(
+    failing: int, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_project(generate(model_path, ["native", "netduinoplus2"]), tmp_path / "p")
+    before, calls, move = contents(tmp_path / "p"), [], generate_module._move
+
+    def fails_once(source: Path, target: Path, moves: list[tuple[Path, Path]]) -> None:
+        calls.append(source)
+        if len(calls) == failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        move(source, target, moves)
+
+    monkeypatch.setattr(generate_module, "_move", fails_once)
+    for name in ("p", "new"):
+        calls.clear()
+        with pytest.raises(ConfigError, match="No space left"):
+            write_project(generate(model_path, ["native"]), tmp_path / name)
+    assert contents(tmp_path / "p") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
 def test_the_manifest_round_trips_and_refuses_damage(model_path: Path) -> None:
@@ -143,6 +194,16 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
             ["MODEL", "--board", "native", "--out", "/proc/pmeta"],
             ConfigError.exit_code,
             "/proc/pmeta: cannot be written",
+        ),
+        (
+            ["MODEL", "--board", "native", "--out", "MODEL"],
+            ConfigError.exit_code,
+            "model.onnx: is a file; choose a folder",
+        ),
+        (
+            ["MODEL", "--board", "native", "--out", "a" * 300],
+            ConfigError.exit_code,
+            "cannot be written (File name too long)",
         ),
     ],
 )
