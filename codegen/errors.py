@@ -6,18 +6,28 @@ exit with the class's code; nothing else is shown. A traceback therefore always 
     0  success
     1  the answer is "no": `pmeta-host verify` found a difference
     2  wrong usage of the command line (Typer's own)
+    130  Ctrl-C
     PmetaError
     ├── ConfigError   3  a configuration or an option has a wrong key or value
     ├── ModelError    4  the model file is not what it should be
     │   └── UnsupportedError  4  the model is sound, but uses something pmeta cannot generate
     ├── FitError      5  the model does not fit the board
-    ├── DataError     6  a data set, task file or other input is missing or damaged
+    ├── DataError     6  a data set, task file or other input is missing or damaged, or output has no room
     ├── BuildError    7  a compiler, emulator or other tool is missing or failed
     ├── LinkError     8  the device cannot be reached, or fell silent
     └── DeviceError   9  the device answers, but refuses (another model's firmware, an error code)
 """
 
 from __future__ import annotations
+
+LONGEST = 600  # characters of one part of a message; names in a damaged file may be far longer
+
+
+def _one_line(text: str) -> str:
+    """`text` as a terminal may show it: file and tensor names can hold line ends and control sequences."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class PmetaError(Exception):
@@ -26,7 +36,7 @@ class PmetaError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, where: str, todo: str) -> None:
-        super().__init__(f"{where}: {what}; {todo}")
+        super().__init__("; ".join((_one_line(f"{where}: {what}"), _one_line(todo))))
         self.what = what
         self.where = where
         self.todo = todo
