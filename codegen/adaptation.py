@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -53,7 +54,7 @@ class AttentionModule:
         return int(self.b1.shape[0])
 
     def __post_init__(self) -> None:
-        channels = self.b1.shape[0]
+        channels = self.b1.shape[0] if self.b1.ndim else 0
         shapes = (self.w1.shape, self.b1.shape, self.w2.shape, self.b2.shape)
         if shapes != ((channels, channels), (channels,), (channels, channels), (channels,)):
             raise ModelError(f"attention shapes {shapes} do not belong together", "attention", "export again")
@@ -144,6 +145,8 @@ class Model:
             )
         if adaptation.encoding.kind == "uint8" and len(adaptation.encoding.scale) != graph.input_shape[0]:
             raise ModelError("the input encoding has another number of channels", where, "export again")
+        if not all(isfinite(value) for value in (*adaptation.encoding.scale, *adaptation.encoding.offset)):
+            raise ModelError("scale and offset of the input must be finite float32 numbers", where, "export again")
         self._check_attention(layers, where)
 
     def _check_attention(self, layers: tuple[Node, ...], where: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pmeta.codegen.errors import ModelError
+from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.onnx_node import OnnxNode
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pmeta.codegen.plan.program import Buffer, ShapeConstants
 
 Shape = tuple[int, ...]
+MAX_ELEMENTS = 1 << 24  # of one activation: far above any microcontroller, low enough to be computed here
 Float32Array = npt.NDArray[np.float32]
 
 
@@ -117,6 +118,7 @@ class Graph:
             raise ModelError("the graph has no nodes", self.name, "export a network with at least one layer")
         shapes: dict[str, Shape] = {self.input: self.input_shape}
         names: set[str] = set()
+        self._check_size(self.input_shape, "the input")
         current = self.input
         for node in self.nodes:
             where = f"{self.name}, node '{node.name}'"
@@ -133,8 +135,17 @@ class Graph:
             shapes[node.output] = node.output_shape(shapes[current])
             if prod(shapes[node.output]) < 1:
                 raise ModelError("the output is empty", where, "use a larger input or smaller windows")
+            self._check_size(shapes[node.output], f"the output of node '{node.name}'")
             current = node.output
         return shapes
+
+    def _check_size(self, shape: Shape, what: str) -> None:
+        if prod(shape) > MAX_ELEMENTS:
+            raise UnsupportedError(
+                f"{what} has {prod(shape):,} elements, at most {MAX_ELEMENTS:,} are possible",
+                self.name,
+                "use a smaller input, fewer channels or less padding",
+            )
 
     def _check_weights(self, node: Node, input_shape: Shape, where: str) -> None:
         for name, shape in zip(node.weight_names, node.weight_shapes(input_shape), strict=True):

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
 from onnx import TensorProto, helper, numpy_helper
 
 from pmeta.codegen.adaptation import (
@@ -27,6 +28,7 @@ from pmeta.codegen.adaptation import (
     Model,
 )
 from pmeta.codegen.errors import ModelError, UnsupportedError
+from pmeta.codegen.files import read_file
 from pmeta.codegen.graph import Float32Array, Graph, Shape, frozen_float32
 from pmeta.codegen.onnx_node import OnnxNode
 from pmeta.codegen.operators import OPERATORS
@@ -132,20 +134,20 @@ def _record_json(model: Model) -> str:
 
 def _read_proto(path: Path) -> onnx.ModelProto:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ModelError(f"is larger than {MAX_FILE_BYTES >> 20} MiB", str(path), "use a smaller model")
-        data = path.read_bytes()
+        data = read_file(path, MAX_FILE_BYTES)
     except OSError as error:
         raise ModelError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
     try:
         proto = onnx.load_model_from_string(data)
+        if not _is_text(proto):
+            raise ModelError("has a name that is not UTF-8", str(path), "export it again")
         # What lies in other files must not be read: the checker would follow such paths.
         if any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer):
             raise UnsupportedError("keeps weights in other files", str(path), "save it as one file")
         onnx.checker.check_model(proto)
     except DecodeError as error:
         raise ModelError("is not an ONNX file", str(path), "pass the model.onnx that pmeta-train wrote") from error
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the latter where it cites no UTF-8
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"is not valid ONNX ({reason})", str(path), "export it again") from error
     opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
@@ -153,7 +155,20 @@ def _read_proto(path: Path) -> onnx.ModelProto:
         raise UnsupportedError(
             f"uses opset {opset}, pmeta needs {OPSET} or later", str(path), "export with a newer opset"
         )
+    if proto.functions:
+        raise UnsupportedError("defines functions of its own", str(path), "export plain operators")
     return proto
+
+
+def _is_text(message: Message) -> bool:
+    """Whether every string in a protobuf message is UTF-8; others come as bytes, where names are expected."""
+    for descriptor, value in message.ListFields():
+        values = value if descriptor.is_repeated else (value,)
+        if descriptor.type == FieldDescriptor.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+            return False
+        if descriptor.type == FieldDescriptor.TYPE_MESSAGE and not all(_is_text(part) for part in values):
+            return False
+    return True
 
 
 def _initializers(proto: onnx.ModelProto, path: Path) -> dict[str, Float32Array]:
@@ -161,7 +176,10 @@ def _initializers(proto: onnx.ModelProto, path: Path) -> dict[str, Float32Array]
     for tensor in proto.graph.initializer:
         if tensor.data_type != TensorProto.FLOAT:
             raise UnsupportedError(f"weight '{tensor.name}' is not float32", str(path), "export in float32")
-        arrays[tensor.name] = frozen_float32(numpy_helper.to_array(tensor))
+        array = frozen_float32(numpy_helper.to_array(tensor))
+        if not np.isfinite(array).all():
+            raise ModelError(f"weight '{tensor.name}' has NaN or infinite values", str(path), "train it again")
+        arrays[tensor.name] = array
     return arrays
 
 
@@ -209,35 +227,50 @@ def _adaptation_from(text: str, graph: Graph, arrays: Mapping[str, Float32Array]
             raise ModelError(f"names the layers {record['layers']}, the graph has {names}", where, "export it again")
         adaptation = Adaptation(
             method=str(record["method"]),
-            ways=int(record["ways"]),
-            shots=int(record["shots"]),
+            ways=_integer(record, "ways"),
+            shots=_integer(record, "shots"),
             alpha=arrays[PREFIX + "alpha"],
             updates=tuple(tuple(parts) for parts in record["update"]),
-            rho_fw=int(record["rho_fw"]),
-            rho_bw=int(record["rho_bw"]),
+            rho_fw=_integer(record, "rho_fw"),
+            rho_bw=_integer(record, "rho_bw"),
             encoding=_encoding_from(record["input"]),
             attention=_attention_from(names, arrays),
             alpha_in=_tables_from("alpha_in", names, arrays),
             alpha_out=_tables_from("alpha_out", names, arrays),
             loss=record["loss"],
-            sample_batch=int(record["sample_batch"]),
-            class_names=tuple(str(name) for name in record["class_names"]),
+            sample_batch=_integer(record, "sample_batch"),
+            class_names=_strings(record, "class_names"),
             training=record["training"],
         )
-        steps = int(record["steps"])
+        steps = _integer(record, "steps")
     except KeyError as error:
         raise ModelError(f"lacks {error}", where, "export it again") from error
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelError(f"is damaged ({error})", where, "export it again") from error
     if steps != adaptation.steps:
         raise ModelError(f"says {steps} steps, pmeta.alpha has {adaptation.steps}", where, "export it again")
     return adaptation
 
 
+def _integer(record: Mapping[str, Any], key: str) -> int:
+    value = record[key]
+    if type(value) is not int:
+        raise TypeError(f"'{key}' is {value!r}, expected an integer")
+    return value
+
+
+def _strings(record: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    values = record[key]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise TypeError(f"'{key}' is {values!r}, expected a list of strings")
+    return tuple(values)
+
+
 def _encoding_from(record: Mapping[str, Any]) -> InputEncoding:
     # Values were written from float32; as float32 they come back without loss.
-    scale = tuple(float(np.float32(v)) for v in record["scale"])
-    offset = tuple(float(np.float32(v)) for v in record["offset"])
+    with np.errstate(over="ignore"):  # what overflows is refused as infinite
+        scale = tuple(float(np.float32(v)) for v in record["scale"])
+        offset = tuple(float(np.float32(v)) for v in record["offset"])
     return InputEncoding(record["encoding"], scale, offset)
 
 

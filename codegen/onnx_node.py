@@ -58,4 +58,7 @@ class OnnxNode:
         """Shape of the initializer that input number `position` names."""
         if position >= len(self.inputs) or self.inputs[position] not in self.initializer_shapes:
             raise self.unsupported(f"input {position} is not a constant of the model", "export with constant weights")
-        return self.initializer_shapes[self.inputs[position]]
+        shape = self.initializer_shapes[self.inputs[position]]
+        if not shape:
+            raise self.unsupported(f"input {position} is a single number", "export weights of the operator's shape")
+        return shape

@@ -52,6 +52,9 @@ class GroupNorm(Node):
         node.require({"stash_type": 1}, ("num_groups", "epsilon"))
         for position in (1, 2):
             node.weight_shape(position)
+        epsilon = float(node.attributes.get("epsilon", np.float32(1e-5)))
+        if not 0 <= epsilon < float("inf"):
+            raise node.unsupported(f"epsilon is {epsilon}", "use a small positive number")
         return cls(
             name=node.name,
             input=node.inputs[0],
@@ -59,7 +62,7 @@ class GroupNorm(Node):
             scale=node.inputs[1],
             shift=node.inputs[2],
             groups=int(node.attributes.get("num_groups", 0)),
-            epsilon=float(node.attributes.get("epsilon", np.float32(1e-5))),
+            epsilon=epsilon,
         )
 
     def to_onnx(self) -> OnnxNode:

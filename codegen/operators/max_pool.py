@@ -38,7 +38,9 @@ class MaxPool(Node):
         before, after = window.pad_before[axis], window.pad_after[axis]
         windows = (size + before + after - window.extent[axis]) // stride + 1
         starts = range(-before, windows * stride - before, stride)
-        return all(any(0 <= start + tap * dilation < size for tap in range(kernel)) for start in starts)
+        critical = (*starts[: -(-before // stride)], *starts[-1:])  # those that begin before the input, and the last
+        first_taps = [(start, max(0, -(start // dilation))) for start in critical]  # that are not before the input
+        return all(tap < kernel and start + tap * dilation < size for start, tap in first_taps)
 
     @property
     def taps(self) -> int:

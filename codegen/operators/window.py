@@ -16,6 +16,7 @@ class Window:
     """A 2-D window; pairs are (rows, columns)."""
 
     ATTRIBUTES: ClassVar[tuple[str, ...]] = ("kernel_shape", "strides", "dilations", "pads")  # ONNX
+    LARGEST: ClassVar[int] = 1 << 15
 
     kernel: Pair
     stride: Pair = (1, 1)
@@ -27,6 +28,8 @@ class Window:
         positive = (*self.kernel, *self.stride, *self.dilation)
         if min(positive) < 1 or min(*self.pad_before, *self.pad_after) < 0:
             raise ModelError(f"impossible window {self}", "window", "kernel, stride, dilation >= 1 and pads >= 0")
+        if max(*positive, *self.pad_before, *self.pad_after) > self.LARGEST:
+            raise ModelError(f"impossible window {self}", "window", f"no number of it may exceed {self.LARGEST}")
 
     @property
     def extent(self) -> Pair:

@@ -15,6 +15,8 @@ from pmeta.codegen.project.c_source import attention_modules, sample_bytes
 from pmeta.codegen.project.link_size import link_state_bytes
 from pmeta.codegen.project.platformio import STACK_BYTES
 
+MAX_CONSTANT_BYTES = 32 << 20  # above any microcontroller's flash; as C text four times as long
+
 
 def statics(plan: Plan) -> tuple[StaticObject, ...]:
     """Every static object of a bare-metal firmware."""
@@ -40,7 +42,10 @@ def constant_bytes(plan: Plan) -> int:
 
 
 def check_fit(plan: Plan, boards: Sequence[Board]) -> None:
-    """Raise FitError for the first board that is too small."""
+    """Raise FitError for the first board that is too small, or where the constants are too large to be written as C."""
+    if constant_bytes(plan) > MAX_CONSTANT_BYTES:
+        what = f"the weights take {constant_bytes(plan):,} bytes, at most {MAX_CONSTANT_BYTES:,} can be generated"
+        raise FitError(what, f"model '{plan.graph.name}'", "use a smaller network")
     for board in boards:
         if board.kind == "native":
             continue

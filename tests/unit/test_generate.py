@@ -19,6 +19,7 @@ from pmeta.codegen.errors import ConfigError, DataError, FitError, ModelError
 from pmeta.codegen.graph import Graph
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.modelfile import save_model
+from pmeta.codegen.project import fit
 from pmeta.codegen.project.generate import generate, write_project
 from tests.compiled import compiler
 from tests.models import random_4conv
@@ -133,6 +134,13 @@ def test_too_large_says_by_how_much_and_what_would_fit(tmp_path: Path) -> None:
         generate(tmp_path / "wide.onnx", ["native", "netduinoplus2"])
     assert "board 'netduinoplus2': needs " in str(caught.value)
     assert " more than the 131,072 there are; " in str(caught.value)
+
+
+def test_weights_that_no_microcontroller_holds_are_refused(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On this computer as well: there they would be gigabytes of C."""
+    monkeypatch.setattr(fit, "MAX_CONSTANT_BYTES", 1000)
+    with pytest.raises(FitError, match=r"the weights take [\d,]+ bytes, at most 1,000 can be generated; use a smaller"):
+        generate(model_path, ["native"])
 
 
 def test_the_change_that_would_fit_does_fit(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -94,6 +96,10 @@ def set_record(proto: onnx.ModelProto, **fields: object) -> None:
     helper.set_model_props(proto, {RECORD_KEY: json.dumps(record)})
 
 
+def encoding(scale: float) -> dict[str, object]:
+    return {"encoding": "uint8", "scale": [scale], "offset": [0]}
+
+
 def rename_operator(proto: onnx.ModelProto) -> None:
     relu = next(node for node in proto.graph.node if node.op_type == "Relu")
     relu.op_type = "Softplus"
@@ -117,6 +123,32 @@ def branch(proto: onnx.ModelProto) -> None:
     proto.graph.node[4].input[0] = proto.graph.node[2].output[0]
 
 
+def set_weight(proto: onnx.ModelProto, name: str, array: npt.ArrayLike) -> None:
+    tensor = next(tensor for tensor in proto.graph.initializer if tensor.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.asarray(array, np.float32), name))
+
+
+def set_attribute(proto: onnx.ModelProto, operator: str, **values: object) -> None:
+    """Set attributes of the first node of that kind."""
+    node = next(node for node in proto.graph.node if node.op_type == operator)
+    for attribute in [attribute for attribute in node.attribute if attribute.name in values]:
+        node.attribute.remove(attribute)
+    node.attribute.extend(helper.make_attribute(key, value) for key, value in values.items())
+
+
+def set_input(proto: onnx.ModelProto, *shape: int) -> None:
+    proto.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", *shape]))
+    proto.graph.node[0].input[0] = "x"
+
+
+def own_relu(proto: onnx.ModelProto) -> None:
+    body = [helper.make_node("Sigmoid", ["x"], ["y"])]
+    proto.functions.append(helper.make_function("", "Relu", ["x"], ["y"], body, [helper.make_opsetid("", 21)]))
+
+
+GIANT = 10**9
+
+
 DAMAGE: list[tuple[Callable[[onnx.ModelProto], None], type[ModelError], str]] = [
     (rename_operator, UnsupportedError, "node 'relu1' .Softplus.: the operator is not supported; use only Conv"),
     (external_weights, UnsupportedError, "keeps weights in other files"),
@@ -133,6 +165,31 @@ DAMAGE: list[tuple[Callable[[onnx.ModelProto], None], type[ModelError], str]] = 
     (lambda proto: set_record(proto, input={"encoding": "uint8"}), ModelError, "lacks 'scale'"),
     (lambda proto: setattr(proto.opset_import[0], "version", 17), ModelError, "is not valid ONNX|opset 17"),
     (lambda proto: proto.graph.ClearField("node"), ModelError, "is not valid ONNX|no nodes"),
+    (own_relu, UnsupportedError, "defines functions of its own"),
+    (lambda proto: set_weight(proto, "fc1.bias", [np.nan] * 5), ModelError, "'fc1.bias' has NaN or infinite values"),
+    (lambda proto: set_weight(proto, "fc1.weight", 1.0), UnsupportedError, "input 1 is a single number"),
+    (lambda proto: set_weight(proto, "pmeta.att.conv2.fw.b1", 1.0), ModelError, "attention shapes .* do not belong"),
+    (lambda proto: set_attribute(proto, "GroupNormalization", epsilon=-1.0), UnsupportedError, "epsilon is -1.0"),
+    (lambda proto: set_attribute(proto, "Conv", pads=[GIANT] * 4), ModelError, "no number of it may exceed 32768"),
+    (lambda proto: set_attribute(proto, "Conv", pads=[9999] * 4), UnsupportedError, "the output of node 'conv1' has"),
+    (
+        lambda proto: set_attribute(proto, "MaxPool", pads=[20_000] * 4, kernel_shape=[20_001] * 2),
+        UnsupportedError,
+        "the output of node 'pool1' has",
+    ),
+    (lambda proto: set_input(proto, 1, GIANT, GIANT), UnsupportedError, "the input has 1,000,000,000,000,000,000 elem"),
+    (lambda proto: set_record(proto, ways=float("inf")), ModelError, "'ways' is inf, expected an integer"),
+    (lambda proto: set_record(proto, steps=3.0), ModelError, "'steps' is 3.0, expected an integer"),
+    (lambda proto: set_record(proto, class_names="abc"), ModelError, "'class_names' is 'abc', expected a list"),
+    (lambda proto: helper.set_model_props(proto, {RECORD_KEY: "[" * 100_000}), ModelError, "is damaged"),
+    *(
+        (lambda proto, value=value: set_record(proto, input=encoding(value)), ModelError, message)
+        for value, message in (
+            (float("nan"), "must be finite"),
+            (1e300, "must be finite"),
+            (10**400, "is damaged"),
+        )
+    ),
 ]
 
 
@@ -151,6 +208,21 @@ def test_what_is_no_onnx_file_is_refused(content: bytes, tmp_path: Path) -> None
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.onnx: is not"):
         load_model(path)
+
+
+@pytest.mark.parametrize("old", [b"pool1.y", b"fc1.weight", b"conv2", b"strides", b"Relu"])
+def test_names_that_are_not_utf8_are_refused(old: bytes, path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(old, b"\xff" + old[1:]))
+    with pytest.raises(ModelError, match=r"is not valid ONNX|is not UTF-8"):
+        load_model(path)
+
+
+def test_devices_and_pipes_are_not_read(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would wait for ever, /dev/zero never ends."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ModelError, match=r"cannot be read .not a regular file.; check the path"):
+            load_model(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
