@@ -31,20 +31,26 @@ def run(app: typer.Typer) -> NoReturn:
     except KeyboardInterrupt:
         _end("interrupted", INTERRUPTED)
     except BrokenPipeError:
+        _give_up_output()
         _end("", OUTPUT_CLOSED)
     except MemoryError:
         _end(
             f"error: {DataError('needs more memory than there is', 'input', 'use a smaller one')}", DataError.exit_code
         )
     except OSError as problem:
+        _give_up_output()
         error = DataError(str(problem.strerror), str(problem.filename or "output"), "choose another place")
         _end(f"error: {error}", error.exit_code)
     sys.exit(0)
 
 
+def _give_up_output() -> None:
+    """Else the interpreter tries once more, at its end, to write what is left, and reports that it cannot."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stdout.close()
+
+
 def _end(message: str, exit_code: int) -> NoReturn:
     if message:
         print(message, file=sys.stderr)
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        sys.stdout.close()  # else the interpreter tries once more to write what is left, and reports that it cannot
     sys.exit(exit_code)
