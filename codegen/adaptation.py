@@ -19,6 +19,7 @@ from pmeta.codegen.graph import Float32Array, Graph, Node
 UpdatedPart = Literal["weight", "bias"]  # of a GroupNormalization: its scale, its shift
 LossHead = Literal["softmax_cross_entropy"]
 SCHEMA_VERSION = 1
+MAX_STEPS = 64  # K; the paper's is 5
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Adaptation:
             return f"step sizes must be float32 of shape (L, K), got {alpha.dtype} {alpha.shape}"
         if not np.all(np.isfinite(alpha)) or np.any(alpha < 0):
             return "step sizes must be finite and >= 0"
+        if self.steps > MAX_STEPS:
+            return f"has {self.steps} steps, at most {MAX_STEPS} are possible"
         if len(self.updates) != alpha.shape[0]:
             return f"{alpha.shape[0]} rows of step sizes, but {len(self.updates)} layers"
         if any(part not in ("weight", "bias") for parts in self.updates for part in parts):

@@ -23,7 +23,7 @@ from __future__ import annotations
 LONGEST = 600  # characters of one part of a message; names in a damaged file may be far longer
 
 
-def _one_line(text: str) -> str:
+def printable(text: str) -> str:
     """`text` as a terminal may show it: file and tensor names can hold line ends and control sequences."""
     if len(text) > LONGEST:
         text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
@@ -36,7 +36,7 @@ class PmetaError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, where: str, todo: str) -> None:
-        super().__init__("; ".join((_one_line(f"{where}: {what}"), _one_line(todo))))
+        super().__init__("; ".join((printable(f"{where}: {what}"), printable(todo))))
         self.what = what
         self.where = where
         self.todo = todo

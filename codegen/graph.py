@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pmeta.codegen.plan.program import Buffer, ShapeConstants
 
 Shape = tuple[int, ...]
+MAX_NODES = 256
 MAX_ELEMENTS = 1 << 24  # of one activation: far above any microcontroller, low enough to be computed here
 Float32Array = npt.NDArray[np.float32]
 
@@ -116,6 +117,9 @@ class Graph:
     def _checked_shapes(self) -> dict[str, Shape]:
         if not self.nodes:
             raise ModelError("the graph has no nodes", self.name, "export a network with at least one layer")
+        if len(self.nodes) > MAX_NODES:
+            what = f"the graph has {len(self.nodes)} nodes, at most {MAX_NODES} are possible"
+            raise UnsupportedError(what, self.name, "use a smaller network")
         shapes: dict[str, Shape] = {self.input: self.input_shape}
         names: set[str] = set()
         self._check_size(self.input_shape, "the input")

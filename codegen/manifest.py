@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pmeta.codegen.errors import DataError
+from pmeta.codegen.files import read_file
 
 MANIFEST_SCHEMA = 1
+MAX_FILE_BYTES = 16 << 20
 NUMERICS = "binary32-strict/1"  # docs/numerics.md
 
 
@@ -67,28 +69,32 @@ class Manifest:
         return json.dumps(fields, indent=1, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: str) -> Manifest:
+    def from_json(cls, text: str | bytes, where: str) -> Manifest:
         """The inverse of `to_json`; raises DataError, never anything else, for a damaged file."""
         try:
             fields: dict[str, Any] = json.loads(text)
             if fields.pop("schema") != MANIFEST_SCHEMA:
                 raise DataError("was made by another version of pmeta-gen", where, "generate the project again")
-            tensors = tuple(_tensor(entry) for entry in fields.pop("tensors"))
-            statics = tuple(StaticObject(**entry) for entry in fields.pop("statics"))
+            tensors = tuple(_tensor(entry) for entry in _list(fields.pop("tensors")))
+            statics = tuple(StaticObject(**entry) for entry in _list(fields.pop("statics")))
             for key in ("input_shape", "boards"):
-                fields[key] = tuple(fields[key])
+                fields[key] = tuple(_list(fields[key]))
             manifest = cls(tensors=tensors, statics=statics, **fields)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            _check(manifest)
+        except KeyError as error:
+            raise DataError(f"is damaged ({error} is missing)", where, "generate the project again") from error
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"is damaged ({error})", where, "generate the project again") from error
         return manifest
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"cannot be read ({error})", str(path), "pass the folder pmeta-gen wrote") from error
-        return cls.from_json(text, str(path))
+            data = read_file(path, MAX_FILE_BYTES)
+        except OSError as error:
+            what = f"cannot be read ({error.strerror})"
+            raise DataError(what, str(path), "pass the folder pmeta-gen wrote") from error
+        return cls.from_json(data, str(path))
 
 
 def firmware_id(model_sha256: str, command: str) -> str:
@@ -97,6 +103,30 @@ def firmware_id(model_sha256: str, command: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def _check(manifest: Manifest) -> None:
+    """ValueError unless every field is what its annotation says, and possible."""
+    texts = [manifest.firmware_id, manifest.model_sha256, manifest.command, manifest.numerics, *manifest.boards]
+    numbers = [*manifest.input_shape, manifest.sample_bytes, manifest.ways, manifest.steps]
+    for tensor in manifest.tensors:
+        texts += [tensor.name, tensor.layer]
+        numbers += [*tensor.shape, *tensor.steps]
+    for static in manifest.statics:
+        texts += [static.name, static.part]
+        numbers.append(static.bytes + 1)  # may be 0
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"{text!r} is not text")
+    for number in numbers:
+        if type(number) is not int or not 1 <= number < 1 << 32:
+            raise ValueError(f"{number!r} is not a possible number")
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r} is not a list")
+    return value
+
+
 def _tensor(entry: Mapping[str, Any]) -> LearnedTensor:
-    fields = {**entry, "shape": tuple(entry["shape"]), "steps": tuple(entry["steps"])}
+    fields = {**entry, "shape": tuple(_list(entry["shape"])), "steps": tuple(_list(entry["steps"]))}
     return LearnedTensor(**fields)

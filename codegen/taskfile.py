@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.errors import DataError
+from pmeta.codegen.files import check_regular
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -51,6 +52,8 @@ class Task:
     def _problem(self) -> str | None:
         if not 1 <= len(self.class_names) <= 256:
             return f"has {len(self.class_names)} classes, 1 to 256 are possible"
+        if not all(text.isprintable() for text in (self.name, *self.class_names)):
+            return "has a name with control characters"
         if any(getattr(self, key).dtype != np.uint8 for key in ARRAYS[:4]):
             return "samples and labels must be uint8"
         if self.support_x.ndim != 4 or self.query_x.ndim != 4 or self.support_x.shape[1:] != self.query_x.shape[1:]:
@@ -99,8 +102,7 @@ def _npy_bytes(value: UInt8Array | str | tuple[str, ...]) -> bytes:
 def load_tasks(path: Path) -> tuple[Task, ...]:
     """Read a task file; raises DataError where it is missing, damaged or too large."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"is larger than {MAX_FILE_BYTES >> 20} MiB", str(path), "split it")
+        check_regular(path, MAX_FILE_BYTES)
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > MAX_FILE_BYTES:
                 raise DataError(f"unpacks to more than {MAX_FILE_BYTES >> 20} MiB", str(path), "split it")
@@ -108,7 +110,8 @@ def load_tasks(path: Path) -> tuple[Task, ...]:
             return tuple(_read_task(archive, number) for number in range(count))
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
-    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, RuntimeError) as error:
+        # RuntimeError: an encrypted archive, or (NotImplementedError) an unknown compression
         raise DataError("is not a task file, or is damaged", str(path), "write it again") from error
 
 

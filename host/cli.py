@@ -44,7 +44,9 @@ BaudOption = Annotated[int, typer.Option("--baud", min=300, help="Baud rate of a
 TasksOption = Annotated[Path, typer.Option("--tasks", help="Task file (.npz).")]
 TaskOption = Annotated[int, typer.Option("--task", min=0, help="First task of the file, counted from 0.")]
 CountOption = Annotated[int, typer.Option("--count", min=1, help="How many tasks.")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds one sample may take to compute.")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=0.1, max=86_400, help="Seconds one sample may take to compute.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and no progress.")]
 
 COMPUTE_SECONDS = Timeouts().compute
@@ -160,7 +162,10 @@ def _choose(path: Path, first: int, count: int) -> tuple[Task, ...]:
     """`count` tasks of a file from number `first`."""
     tasks = load_tasks(path)
     if first + count > len(tasks):
-        raise DataError(f"holds {len(tasks)} tasks", str(path), f"--task and --count ask for {first + count}")
+        last = first + count - 1
+        asked = f"task {first}" if count == 1 else f"tasks {first} to {last}"
+        held = "task 0 only" if len(tasks) == 1 else f"tasks 0 to {len(tasks) - 1}"
+        raise DataError(f"holds {held}, not {asked}", str(path), "choose others with --task and --count")
     return tasks[first : first + count]
 
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pmeta.codegen.errors import printable
 from pmeta.codegen.taskfile import Task
 from pmeta.host.events import Event, QueryDone, Resumed, SampleDone, StepDone
 from pmeta.host.results import TaskResult
@@ -86,7 +87,7 @@ def print_result(console: Console, result: TaskResult) -> None:
 
 
 def print_difference(console: Console, difference: Difference) -> None:
-    console.print(f"[red]device ≠ simulator[/red]: {escape(str(difference))}", soft_wrap=True)
+    console.print(f"[red]device ≠ simulator[/red]: {escape(printable(str(difference)))}", soft_wrap=True)
 
 
 def _cell(task: Task, prediction: int, label: int) -> str:

@@ -44,7 +44,7 @@ class Project:
             port, pid = fields["port"], fields["pid"]
         except FileNotFoundError as error:
             raise LinkError(f"board '{board}' is not running", str(self.folder), start) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError("cannot be read", str(note), f"remove it and {start}") from error
         if not isinstance(port, str) or not isinstance(pid, int) or not _is_running(pid):
             raise LinkError(f"board '{board}' is no longer running", str(self.folder), start)
@@ -82,7 +82,7 @@ def _is_running(pid: int) -> bool:
     """Whether a process exists; True where that cannot be asked harmlessly (Windows)."""
     if os.name != "posix":
         return True
-    if pid <= 0:
+    if not 0 < pid < 1 << 31:
         return False
     try:
         os.kill(pid, 0)

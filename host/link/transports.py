@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -33,10 +34,11 @@ class SerialTransport:
     def __init__(self, port: str, baud_rate: int) -> None:
         try:
             self._serial = serial.Serial(port, baud_rate, timeout=0, write_timeout=_CONNECT_SECONDS, exclusive=True)
-        except (OSError, ValueError) as error:
-            raise LinkError(
-                f"cannot be opened ({error})", port, "connect the board; `pmeta-host ports` lists ports"
-            ) from error
+        except (OSError, ValueError, OverflowError) as error:
+            number = getattr(error, "errno", None)  # pyserial repeats path and reason in its text
+            reason = os.strerror(number) if number else str(error)
+            todo = "connect the board; `pmeta-host ports` lists ports"
+            raise LinkError(f"cannot be opened ({reason})", port, todo) from error
 
     def read(self, timeout: float) -> bytes:
         try:
@@ -69,8 +71,11 @@ class SocketTransport:
         try:
             self._socket = socket.create_connection((host, port), timeout=_CONNECT_SECONDS)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as error:
-            raise LinkError(f"cannot be opened ({error})", where, "start the board with `pio run -t upload`") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: no possible host name
+            reason = getattr(error, "strerror", None) or str(error)
+            raise LinkError(
+                f"cannot be opened ({reason})", where, "start the board with `pio run -t upload`"
+            ) from error
 
     def read(self, timeout: float) -> bytes:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,27 @@ def test_the_manifest_round_trips_and_refuses_damage(model_path: Path) -> None:
     for broken in ("", "[]", "{}", text.replace('"schema": 1', '"schema": 2'), text.replace('"steps"', '"stops"')):
         with pytest.raises(DataError):
             Manifest.from_json(broken, "manifest.json")
+
+
+def test_a_manifest_edited_by_hand_is_damaged_or_still_one(model_path: Path) -> None:
+    """Whatever stands in a field: no other error, and nothing of another type comes through."""
+    fields = json.loads(generate(model_path, ["native"]).manifest.to_json())
+    values = (None, -1, 10**30, 1.5, float("nan"), [], {}, [[]], [None], {"a": 1}, "x")
+    places = [fields, fields["tensors"][0], fields["statics"][0]]
+    for place in places:
+        for key, value in [(key, value) for key in place for value in values]:
+            good = place[key]
+            place[key] = value
+            try:
+                manifest = Manifest.from_json(json.dumps(fields), "manifest.json")
+            except DataError as error:
+                assert str(error).startswith("manifest.json: ")
+            else:
+                assert type(value) is type(good)
+                assert json.loads(manifest.to_json()) == fields
+            place[key] = good
+    with pytest.raises(DataError):
+        Manifest.from_json("[" * 100_000, "manifest.json")
 
 
 def test_too_large_says_by_how_much_and_what_would_fit(tmp_path: Path) -> None:

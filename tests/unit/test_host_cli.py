@@ -229,7 +229,10 @@ def test_errors_are_one_line_with_their_exit_code(world: World, serve: Callable[
         (3, "is not socket://HOST:PORT", ("run", world.folder, *tasks, "--port", "socket://nowhere")),
         (3, "was not generated for board 'pico'", ("verify", world.folder, *tasks, "--board", "pico")),
         (9, "runs firmware abababab", ("run", world.folder, *tasks, "--port", other)),
-        (6, "holds 2 tasks", ("simulate", world.folder, *tasks, "--task", 1, "--count", 2)),
+        (8, "(No such file or directory);", ("run", world.folder, *tasks, "--port", "/dev/no-such-port")),
+        (8, "cannot be opened", ("run", world.folder, *tasks, "--port", f"socket://{'a' * 100}.b:1")),
+        (6, "holds tasks 0 to 1, not tasks 1 to 2", ("simulate", world.folder, *tasks, "--task", 1, "--count", 2)),
+        (6, "holds tasks 0 to 1, not task 2;", ("simulate", world.folder, *tasks, "--task", 2)),
         (6, "cannot be read", ("simulate", world.folder, "--tasks", "missing.npz")),
         (6, "manifest.json", ("run", world.folder.parent, *tasks)),
     ]

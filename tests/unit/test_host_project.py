@@ -42,9 +42,10 @@ def test_a_board_that_was_not_started_or_has_ended(project: Project) -> None:
         project.port("native")
     child = os.posix_spawn("/bin/true", ["true"], {})
     os.waitpid(child, 0)
-    note_port(project, json.dumps({"port": "/dev/pts/99", "pid": child}))
-    with pytest.raises(LinkError, match="is no longer running"):
-        project.port("native")
+    for pid in (child, -1, 2**31, 10**30):
+        note_port(project, json.dumps({"port": "/dev/pts/99", "pid": pid}))
+        with pytest.raises(LinkError, match="is no longer running"):
+            project.port("native")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"port": "x"}', "\x00", '{"port": 1, "pid": "x"}'])

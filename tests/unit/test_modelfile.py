@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Callable
@@ -146,6 +147,16 @@ def own_relu(proto: onnx.ModelProto) -> None:
     proto.functions.append(helper.make_function("", "Relu", ["x"], ["y"], body, [helper.make_opsetid("", 21)]))
 
 
+def many_nodes(proto: onnx.ModelProto) -> None:
+    first = proto.graph.input[0].name
+    names = [first, *(f"relu{n}.x" for n in range(300 - len(proto.graph.node) + 1))]
+    nodes = [helper.make_node("Relu", [one], [other], name=other) for one, other in itertools.pairwise(names)]
+    proto.graph.node[0].input[0] = names[-1]
+    old = list(proto.graph.node)
+    proto.graph.ClearField("node")
+    proto.graph.node.extend([*nodes, *old])
+
+
 GIANT = 10**9
 
 
@@ -178,6 +189,8 @@ DAMAGE: list[tuple[Callable[[onnx.ModelProto], None], type[ModelError], str]] = 
         "the output of node 'pool1' has",
     ),
     (lambda proto: set_input(proto, 1, GIANT, GIANT), UnsupportedError, "the input has 1,000,000,000,000,000,000 elem"),
+    (lambda proto: set_weight(proto, "pmeta.alpha", np.ones((9, 65))), ModelError, "has 65 steps, at most 64"),
+    (many_nodes, UnsupportedError, "the graph has 301 nodes, at most 256 are possible"),
     (lambda proto: set_record(proto, ways=float("inf")), ModelError, "'ways' is inf, expected an integer"),
     (lambda proto: set_record(proto, steps=3.0), ModelError, "'steps' is 3.0, expected an integer"),
     (lambda proto: set_record(proto, class_names="abc"), ModelError, "'class_names' is 'abc', expected a list"),

@@ -120,6 +120,26 @@ def test_cut_off_files_are_refused(tmp_path: Path, length: int) -> None:
         load_tasks(tmp_path / "t.npz")
 
 
+def test_names_that_would_control_the_terminal_are_refused() -> None:
+    for change in ({"name": "\x1b[2J"}, {"class_names": ("a\x1b]0;b\x07", "c")}):
+        with pytest.raises(DataError, match="has a name with control characters") as caught:
+            Task(**{**{field.name: getattr(task(), field.name) for field in fields(Task)}, **change})
+        assert str(caught.value).isprintable()
+
+
+def test_devices_and_encrypted_archives_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a regular file"):
+        load_tasks(Path("/dev/zero"))
+    save_tasks([task()], tmp_path / "t.npz")
+    data = bytearray((tmp_path / "t.npz").read_bytes())
+    directory = data.index(b"PK\x01\x02")
+    data[6] |= 1  # the flag "encrypted" of the first entry, in both of its headers
+    data[directory + 8] |= 1
+    (tmp_path / "t.npz").write_bytes(data)
+    with pytest.raises(DataError, match="is not a task file, or is damaged"):
+        load_tasks(tmp_path / "t.npz")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.npz: cannot be read"):
         load_tasks(tmp_path / "none.npz")
