@@ -28,7 +28,7 @@ from typing import Literal
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import MaxPool, Relu
+from pmeta.codegen.operators import LeakyRelu, MaxPool, Relu
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
 
 BYTES_PER_WORD = 4
@@ -125,7 +125,7 @@ def _derivative_bits(model: Model, lowest: Node) -> int:
     """Bits for σ' of all ReLUs and max-pools above l_min: one per element (T = 32), or two (T = 16)."""
     nodes = model.graph.nodes
     above = nodes[nodes.index(lowest) + 1 :]
-    word_length = {Relu: 32, MaxPool: 16}  # T
+    word_length = {Relu: 32, LeakyRelu: 32, MaxPool: 16}  # T
     return sum(
         prod(model.graph.shapes[node.output]) * WORD_BITS // word_length[type(node)]
         for node in above

@@ -18,7 +18,7 @@ from pmeta.codegen.adaptation import (
     UpdatedPart,
 )
 from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
-from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu, Window
+from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu, Window
 
 T = TypeVar("T")
 
@@ -133,6 +133,9 @@ class _Chain:
     def add_relu(self) -> None:
         self._append(Relu(*self._names("relu")))
 
+    def add_leaky_relu(self, alpha: float) -> None:
+        self._append(LeakyRelu(*self._names("leaky"), float(np.float32(alpha))))
+
     def add_flatten(self) -> None:
         self._append(Flatten(*self._names("flatten")))
 
@@ -159,8 +162,8 @@ class _Chain:
 
 
 def _random_block(chain: _Chain) -> None:
-    """Most often conv → GN → ReLU → pool with parts missing; sometimes the same operators in any order."""
-    operators = (_random_conv, _random_group_norm, _Chain.add_relu, _random_max_pool)
+    """Most often conv → GN → activation → pool with parts missing; sometimes the same operators in any order."""
+    operators = (_random_conv, _random_group_norm, _random_activation, _random_max_pool)
     if chain.rng.random() < 0.25:
         for index in chain.rng.permutation(4)[: chain.rng.integers(1, 5)]:
             operators[index](chain)
@@ -173,6 +176,13 @@ def _random_block(chain: _Chain) -> None:
 def _random_conv(chain: _Chain) -> None:
     window = _random_window(chain.rng, chain.current, (1, 2, 3, 3, 5), max_pad=2)
     chain.add_conv(_pick(chain.rng, (1, 3, 5, 8)), window, bias=bool(chain.rng.random() < 0.5))
+
+
+def _random_activation(chain: _Chain) -> None:
+    if chain.rng.random() < 0.6:
+        chain.add_relu()
+    else:
+        chain.add_leaky_relu(_pick(chain.rng, (0.01, 0.3, -0.5)))
 
 
 def _random_max_pool(chain: _Chain) -> None:
@@ -218,7 +228,7 @@ def _random_head(chain: _Chain, ways: int) -> None:
     if chain.rng.random() < 0.3:
         chain.add_gemm(_pick(chain.rng, (1, 7, 16)), bias=bool(chain.rng.random() < 0.5))
         if chain.rng.random() < 0.8:
-            chain.add_relu()
+            _random_activation(chain)
     chain.add_gemm(ways, bias=bool(chain.rng.random() < 0.8))
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pmeta.codegen.adaptation import AttentionModule, Model
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu
+from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
 
 Weights = dict[str, Tensor]
 
@@ -26,7 +26,7 @@ Weights = dict[str, Tensor]
 class Decisions:
     """The discrete decisions of one sample, by node name."""
 
-    passes: dict[str, Tensor] = field(default_factory=dict)  # ReLU: bool, where the input passes
+    passes: dict[str, Tensor] = field(default_factory=dict)  # ReLU, LeakyReLU: bool, where the input passes
     winners: dict[str, Tensor] = field(default_factory=dict)  # max-pool: (C, H', W'), row·W + column
     kept_fw: dict[str, Tensor] = field(default_factory=dict)  # attention: bool (C,)
     kept_bw: dict[str, Tensor] = field(default_factory=dict)  # bool (F,)
@@ -136,16 +136,18 @@ def _node(
         case Flatten():
             return x.flatten(1)
         case Relu():
-            return _relu(node, x, made, forced)
+            return _relu(node, x, 0.0, made, forced)
+        case LeakyRelu():
+            return _relu(node, x, node.alpha, made, forced)
         case MaxPool():
             return _max_pool(node, x, made, forced)
     raise NotImplementedError(type(node).__name__)
 
 
-def _relu(node: Relu, x: Tensor, made: Decisions | None, forced: Decisions | None) -> Tensor:
+def _relu(node: Node, x: Tensor, alpha: float, made: Decisions | None, forced: Decisions | None) -> Tensor:
     if made is not None:
         made.passes[node.name] = (x > 0)[0]
-    return x.relu() if forced is None else x * forced.passes[node.name]
+    return F.leaky_relu(x, alpha) if forced is None else torch.where(forced.passes[node.name], x, alpha * x)
 
 
 def _max_pool(node: MaxPool, x: Tensor, made: Decisions | None, forced: Decisions | None) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model
 from pmeta.codegen.appendix_a import appendix_a, critical_channels
 from pmeta.codegen.graph import Graph, frozen_float32
-from pmeta.codegen.operators import Conv, Flatten, Gemm, MaxPool, Relu, Window
+from pmeta.codegen.operators import Conv, Flatten, Gemm, LeakyRelu, MaxPool, Relu, Window
 from tests.models import random_4conv
 
 pytestmark = pytest.mark.unit
@@ -44,6 +44,12 @@ def test_tiny_network_with_all_layers_learning() -> None:
     assert terms.weight_gradient_macs == 4 * 54 + 6
     assert terms.input_gradient_macs == 16 * 54 + 6  # from l_min inclusive, over input pixels, as printed
     assert terms.macs == 222 + 222 + 870
+
+
+def test_a_leaky_relu_needs_as_many_bits_as_a_relu() -> None:
+    model = tiny_model([[0.1], [0.1]])
+    leaky = tuple(LeakyRelu(n.name, n.input, n.output) if isinstance(n, Relu) else n for n in model.graph.nodes)
+    assert appendix_a(replace(model, graph=replace(model.graph, nodes=leaky)), 1) == appendix_a(model, 1)
 
 
 def test_frozen_layers_store_nothing_and_stop_the_backward_pass() -> None:

@@ -1,4 +1,4 @@
-"""The project's rule: every operator is in the contract and in the simulator, and the report counts its calls."""
+"""The project's rule: every operator is in the contract, the simulator and the random chains; its calls are counted."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def test_the_contract_defines_it(op_type: str, section: str) -> None:
 @every_operator
 def test_the_simulator_computes_it(op_type: str) -> None:
     assert OPERATORS[op_type] in SIMULATED
+
+
+@every_operator
+def test_random_chains_draw_it(op_type: str) -> None:
+    chains = (random_chain(np.random.default_rng(seed)) for seed in range(CHAINS))
+    assert sum(any(isinstance(node, OPERATORS[op_type]) for node in chain.graph.nodes) for chain in chains) >= 10
 
 
 def test_every_call_has_a_mac_count() -> None:

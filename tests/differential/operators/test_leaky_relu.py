@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators import LeakyRelu, Relu
-from pmeta.codegen.plan.lowering import learned_weights
+from pmeta.codegen.operators import LeakyRelu
 from pmeta.host.simulator.operators import leaky_relu
 from tests.differential.operators.comparison import (
     ORDINARY,
@@ -29,9 +25,7 @@ from tests.differential.operators.comparison import (
     unpacked,
     values,
 )
-from tests.differential.test_simulator_c import assert_same_adaptation
 from tests.kernels import call, in_place, unwritten
-from tests.models import random_chain
 
 pytestmark = [pytest.mark.differential, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
@@ -99,20 +93,3 @@ def test_pytorch(rng: np.random.Generator, count: int, alpha: np.float32) -> Non
     exact, (exact_gx,) = autograd(leaky, [x], gy)
     assert_close(y, exact, 1, np.abs(exact).max())
     assert_close(leaky_relu.input_gradient(gy, scaled, alpha), exact_gx, 1, np.abs(exact_gx).max())
-
-
-def leaky_chain(seed: int) -> Model:
-    """A random chain in which something learns and every Relu, at least one, became a LeakyRelu."""
-    rng = np.random.default_rng(seed)
-    while True:
-        model = random_chain(rng)
-        relus = [node for node in model.graph.nodes if isinstance(node, Relu)]
-        if relus and learned_weights(model):
-            leaky = {node: LeakyRelu(node.name, node.input, node.output) for node in relus}
-            nodes = tuple(leaky.get(node, node) for node in model.graph.nodes)
-            return replace(model, graph=replace(model.graph, nodes=nodes))
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_whole_models(seed: int, tmp_path: Path) -> None:
-    assert_same_adaptation(leaky_chain(seed), tmp_path)
