@@ -1,17 +1,18 @@
 """The graph: what the network computes for one sample, as immutable data.
 
-A `Graph` is a feed-forward chain of nodes in topological order. Shapes are per sample, without the batch
+A `Graph` is a feed-forward network of nodes in topological order. Shapes are per sample, without the batch
 dimension: (C, H, W) for maps, (C,) for vectors. Weights are read-only float32 arrays by name. Everything else
 (the ONNX file, the plan, the C, the simulator) is derived from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from math import prod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,13 +37,28 @@ def frozen_float32(array: npt.ArrayLike) -> Float32Array:
     return copy
 
 
+class Slicing(Enum):
+    """Whether a node can run for some of its output channels at a time (pmeta.codegen.plan.segments)."""
+
+    NO = "no"
+    HEAD = "head"  # it then reads its whole input
+    MEMBER = "member"  # it then needs the same channels of its input
+
+
 @dataclass(frozen=True)
 class Node:
     """One operator of the graph. Its subclasses live in `pmeta.codegen.operators`, one file each."""
 
+    slicing: ClassVar[Slicing] = Slicing.NO
+
     name: str  # unique in the graph; also the layer's name where the node is a layer
-    input: str  # the activation it reads
+    input: str  # the activation it reads, or the first of them
     output: str  # the activation it writes
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All activations it reads; more than one where branches join."""
+        return (self.input,)
 
     @classmethod
     def from_onnx(cls, node: OnnxNode) -> Node:
@@ -56,6 +72,10 @@ class Node:
     def output_shape(self, input_shape: Shape) -> Shape:
         """Shape of the output for one sample; raises ModelError where the input does not fit."""
         raise NotImplementedError
+
+    def joined_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """`output_shape` from the shapes of all `inputs`; for operators that join branches."""
+        return self.output_shape(shapes[0])
 
     @property
     def weight_names(self) -> tuple[str, ...]:
@@ -79,16 +99,47 @@ class Node:
         """The struct that tells the node's kernels its shape; None where they take plain numbers."""
         return None
 
+    @property
+    def most_slices(self) -> int | None:
+        """Into how many slices its channels can be cut; None: each channel may be a slice."""
+        return None
+
+    def sliced(self, slices: int) -> Node:
+        """The node that computes one of `slices` equal slices of the output channels."""
+        return self
+
+    def lower_prologue(self, low: Lowering, x: Buffer) -> None:
+        """Emit what is done once before `lower_forward`, with the whole input."""
+
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
-        """Emit the calls of the forward pass, reading `x`; returns the buffer with the output."""
+        """Emit the calls of the forward pass, reading `x`, the (first) input; returns the buffer with the output."""
         raise NotImplementedError
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
-        """Emit the calls of the backward pass from `g`, the gradient of the output.
+    def lower_joined_forward(self, low: Lowering, inputs: Sequence[Buffer]) -> Buffer:
+        """`lower_forward` from all `inputs`; for operators that join branches."""
+        return self.lower_forward(low, inputs[0])
 
-        Returns the buffer with the gradient of the input, or None where nothing below learns.
-        """
+    def lower_again(self, low: Lowering, x: Buffer) -> Buffer:
+        """Emit what the backward pass computes again because the forward pass did not keep it; returns the output."""
         raise NotImplementedError
+
+    def lower_epilogue(self, low: Lowering) -> None:
+        """Emit what is done once after `lower_forward` has run for all slices."""
+
+    def lower_weight_gradient(self, low: Lowering, g: Buffer) -> None:
+        """Emit what adds to the accumulators of the parts that learn, from `g`, the gradient of the output."""
+
+    def weight_gradient_needs_whole(self, low: Lowering) -> bool:
+        """Whether `lower_weight_gradient` cannot run slice by slice."""
+        return True
+
+    def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
+        """Emit the backward pass from `g`, the gradient of the output; returns the gradient of the (first) input."""
+        raise NotImplementedError
+
+    def lower_input_gradients(self, low: Lowering, g: Buffer) -> tuple[Buffer, ...]:
+        """`lower_input_gradient` for all `inputs`, in their order; for operators that join branches."""
+        return (self.lower_input_gradient(low, g),)
 
     def forward_macs(self, input_shape: Shape) -> int:
         """Nominal multiply-accumulates of one forward pass (padding taps count)."""
@@ -97,10 +148,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A feed-forward chain of nodes with its weights.
+    """A feed-forward network of nodes with its weights.
 
-    Invariants, checked at construction: names are unique, each node reads what the one before it wrote, shapes
-    follow from the input's, and every weight exists with the shape its node needs.
+    Invariants, checked at construction: names are unique, each node reads what nodes before it wrote, everything but
+    the last output is read, shapes follow from the input's, and every weight exists with the shape its node needs.
     """
 
     name: str
@@ -123,24 +174,26 @@ class Graph:
         shapes: dict[str, Shape] = {self.input: self.input_shape}
         names: set[str] = set()
         self._check_size(self.input_shape, "the input")
-        current = self.input
         for node in self.nodes:
             where = f"{self.name}, node '{node.name}'"
             if node.name in names or node.output in shapes:
                 raise ModelError("a name is used twice", where, "give every node and tensor its own name")
-            if node.input != current:
-                raise ModelError(
-                    f"reads '{node.input}', but the node before it writes '{current}'",
-                    where,
-                    "pmeta needs a chain without branches",
-                )
+            unknown = [name for name in node.inputs if name not in shapes]
+            if unknown:
+                raise ModelError(f"reads '{unknown[0]}', which no node before it writes", where, "export it again")
             names.add(node.name)
-            self._check_weights(node, shapes[current], where)
-            shapes[node.output] = node.output_shape(shapes[current])
+            self._check_weights(node, shapes[node.input], where)
+            shapes[node.output] = node.joined_shape([shapes[name] for name in node.inputs])
             if prod(shapes[node.output]) < 1:
                 raise ModelError("the output is empty", where, "use a larger input or smaller windows")
             self._check_size(shapes[node.output], f"the output of node '{node.name}'")
-            current = node.output
+        read = {name for node in self.nodes for name in node.inputs}
+        for node in self.nodes[:-1]:
+            if node.output not in read:
+                where = f"{self.name}, node '{node.name}'"
+                raise ModelError(
+                    f"nothing reads its output '{node.output}'", where, "remove it, or use what it computes"
+                )
         return shapes
 
     def _check_size(self, shape: Shape, what: str) -> None:
@@ -172,6 +225,10 @@ class Graph:
     def output_shape(self) -> Shape:
         """Per-sample shape of the output."""
         return self.shapes[self.output]
+
+    def readers(self, activation: str) -> tuple[Node, ...]:
+        """The nodes that read an activation, in topological order."""
+        return tuple(node for node in self.nodes if activation in node.inputs)
 
     @property
     def layers(self) -> tuple[Node, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import COMPILE_FLAGS
-from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.plan.plan import STRATEGIES, Plan, Strategy, make_plan
 from pmeta.codegen.project.c_source import Title, library_sources, sample_bytes, state_bytes
 
 TITLE = Title(title="test", command="pmeta-gen --board native", model_sha256="0" * 64, firmware_id="5a" * 16)
@@ -41,10 +41,16 @@ def write_library(plan: Plan, folder: Path) -> list[Path]:
 class CompiledModel:
     """The library of one model as a shared object."""
 
-    def __init__(self, model: Model, folder: Path, edit_plan: Callable[[str], str] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        folder: Path,
+        edit_plan: Callable[[str], str] | None = None,
+        strategies: Sequence[Strategy] = STRATEGIES,
+    ) -> None:
         """`edit_plan` changes the text of pmeta_plan.c before it is compiled: to break it on purpose."""
         self.model = model
-        self.plan = make_plan(model)
+        self.plan = make_plan(model, strategies)
         files = write_library(self.plan, folder)
         if edit_plan is not None:
             source = folder / "pmeta_plan.c"

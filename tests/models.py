@@ -18,7 +18,7 @@ from pmeta.codegen.adaptation import (
     UpdatedPart,
 )
 from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
-from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu, Window
+from pmeta.codegen.operators import Add, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu, Window
 
 T = TypeVar("T")
 
@@ -101,13 +101,14 @@ def random_samples(model: Model, seed: int, count: int) -> tuple[npt.NDArray[np.
 
 @dataclass
 class _Chain:
-    """Grows a graph node by node and draws each layer's weights."""
+    """Grows a graph node by node, from `position` on, and draws each layer's weights."""
 
     rng: np.random.Generator
     shape: Shape  # of the sample
     nodes: list[Node] = field(default_factory=list)
     weights: dict[str, Float32Array] = field(default_factory=dict)
-    current: Shape = ()  # of the last activation
+    source: str = "x"  # the activation that the next node reads
+    current: Shape = ()  # its shape
     counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,13 +143,24 @@ class _Chain:
     def add_max_pool(self, window: Window) -> None:
         self._append(MaxPool(*self._names("pool"), window))
 
+    def add_add(self, other: str) -> None:
+        self._append(Add(*self._names("add"), other))
+
+    @property
+    def position(self) -> tuple[str, Shape]:
+        return self.source, self.current
+
+    def go_to(self, position: tuple[str, Shape]) -> None:
+        """The next node reads there: a branch."""
+        self.source, self.current = position
+
     def graph(self, name: str) -> Graph:
         return Graph(name, "x", self.shape, tuple(self.nodes), self.weights)
 
     def _names(self, kind: str) -> tuple[str, str, str]:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         name = f"{kind}{self.counts[kind]}"
-        return name, self.nodes[-1].output if self.nodes else "x", f"{name}.y"
+        return name, self.source, f"{name}.y"
 
     def _append(
         self, node: Node, means: tuple[float, float] = (0.0, 0.0), spreads: tuple[float, float] = (0.0, 0.0)
@@ -157,7 +169,7 @@ class _Chain:
         shapes = zip(node.weight_names, node.weight_shapes(self.current), means, spreads, strict=False)
         for name, shape, mean, spread in shapes:
             self.weights[name] = frozen_float32(mean + spread * self.rng.normal(size=shape))
-        self.current = node.output_shape(self.current)
+        self.source, self.current = node.output, node.output_shape(self.current)
         self.nodes.append(node)
 
 
@@ -171,6 +183,32 @@ def _random_block(chain: _Chain) -> None:
         for operator, chance in zip(operators, (1.0, 0.7, 0.85, 0.6), strict=True):
             if chain.rng.random() < chance:
                 operator(chain)
+    if chain.rng.random() < 0.35:
+        _random_residual(chain)
+
+
+def _random_residual(chain: _Chain) -> None:
+    """Two branches that meet in a sum: one or two layers, and their input as it is or through a layer of its own.
+
+    The branches' nodes may be mixed, both may be the same activation, and more may read it.
+    """
+    rng, entry, same = chain.rng, chain.position, Window((3, 3), pad_before=(1, 1), pad_after=(1, 1))
+    filters = chain.current[0] if rng.random() < 0.6 else _pick(rng, (1, 4, 6))
+    chain.add_conv(filters, same, bias=bool(rng.random() < 0.2))
+    branch = chain.position
+    chain.go_to(entry)
+    if filters != entry[1][0] or rng.random() < 0.3:
+        chain.add_conv(filters, Window((1, 1)), bias=False)
+        if rng.random() < 0.5:
+            _random_group_norm(chain)
+    shortcut = chain.position
+    chain.go_to(branch)
+    for operator in (_random_group_norm, _random_activation):
+        if rng.random() < 0.7:
+            operator(chain)
+    chain.add_add(chain.source if rng.random() < 0.1 and shortcut == entry else shortcut[0])
+    if rng.random() < 0.6:
+        _random_activation(chain)
 
 
 def _random_conv(chain: _Chain) -> None:

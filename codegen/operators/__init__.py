@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pmeta.codegen.graph import Node
+from pmeta.codegen.operators.add import Add
 from pmeta.codegen.operators.conv import Conv
 from pmeta.codegen.operators.flatten import Flatten
 from pmeta.codegen.operators.gemm import Gemm
@@ -14,6 +15,7 @@ from pmeta.codegen.operators.window import Window
 
 # By ONNX operator name.
 OPERATORS: dict[str, type[Node]] = {
+    "Add": Add,
     "Conv": Conv,
     "Flatten": Flatten,
     "Gemm": Gemm,
@@ -23,4 +25,4 @@ OPERATORS: dict[str, type[Node]] = {
     "Relu": Relu,
 }
 
-__all__ = ["OPERATORS", "Conv", "Flatten", "Gemm", "GroupNorm", "LeakyRelu", "MaxPool", "Relu", "Window"]
+__all__ = ["OPERATORS", "Add", "Conv", "Flatten", "Gemm", "GroupNorm", "LeakyRelu", "MaxPool", "Relu", "Window"]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape
+from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import attention_scores, bias_gradient, store_input
+from pmeta.codegen.operators.weight_gradient import bias_gradient, store_input, weight_gradient
 from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Conv(Node):
     """y[f] = b[f] + Σ_{c,i,j} w[f,c,i,j]·x[c, ·] over (C, H, W) maps; taps outside the input are skipped."""
+
+    slicing: ClassVar[Slicing] = Slicing.HEAD
 
     weight: str  # name of w, (F, C, kernel_h, kernel_w)
     bias: str | None  # name of b, (F,)
@@ -38,6 +40,9 @@ class Conv(Node):
         if len(input_shape) != 3:
             raise ModelError(f"needs a (C, H, W) input, got {input_shape}", f"node '{self.name}'", "reshape before it")
         return (self.filters, *self.window.output_size(input_shape[1:], self.name))
+
+    def sliced(self, slices: int) -> Conv:
+        return replace(self, filters=self.filters // slices)
 
     def forward_macs(self, input_shape: Shape) -> int:
         return prod(self.output_shape(input_shape)) * input_shape[0] * prod(self.window.kernel)
@@ -70,24 +75,29 @@ class Conv(Node):
         }
         return ShapeConstants("pmeta_conv_shape", fields)
 
-    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+    def lower_prologue(self, low: Lowering, x: Buffer) -> None:
         if low.learns("weight"):
             low.note("stored", store_input(low, x, weigh=True, keep_dense=False))
+
+    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         y = low.buffer("y", low.output_shape, Role.MAP)
         bias = low.weight(self.bias) if self.bias else None
         low.call("pmeta_conv_forward", low.shape_constant(), x, low.weight(self.weight), bias, y, writes=[y])
         return y
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
-        gamma_bw = attention_scores(low, "bw", g) if low.learns("weight") or low.learns("bias") else None
+    def lower_again(self, low: Lowering, x: Buffer) -> Buffer:
+        return self.lower_forward(low, x)
+
+    def lower_weight_gradient(self, low: Lowering, g: Buffer) -> None:
         if low.learns("weight"):
-            stored, grad = low.noted("stored"), low.accumulator(self.weight)
-            shape = low.shape_constant()
-            low.call("pmeta_conv_weight_gradient", shape, stored.kept, stored.x, g, gamma_bw, grad, writes=[grad])
+            weight_gradient(low, "pmeta_conv_weight_gradient", self.weight, g)
         if self.bias and low.learns("bias"):
-            bias_gradient(low, self.bias, g, gamma_bw)
-        if not low.needs_input_gradient:
-            return None
+            bias_gradient(low, self.bias, g)
+
+    def weight_gradient_needs_whole(self, low: Lowering) -> bool:
+        return False
+
+    def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
         gx = low.buffer("gx", low.input_shape, Role.GRADIENT)
         low.call("pmeta_conv_input_gradient", low.shape_constant(), low.weight(self.weight), g, gx, writes=[gx])
         return gx

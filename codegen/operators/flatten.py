@@ -32,5 +32,5 @@ class Flatten(Node):
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         return x
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer:
+    def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
         return g

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import attention_scores, bias_gradient, store_input
+from pmeta.codegen.operators.weight_gradient import bias_gradient, store_input, weight_gradient
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
 
 if TYPE_CHECKING:
@@ -54,24 +54,23 @@ class Gemm(Node):
     def shape_constants(self, input_shape: Shape) -> ShapeConstants:
         return ShapeConstants("pmeta_gemm_shape", {"channels": input_shape[0], "features": self.features})
 
-    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+    def lower_prologue(self, low: Lowering, x: Buffer) -> None:
         if low.learns("weight"):
             low.note("stored", store_input(low, x, weigh=True, keep_dense=False))
+
+    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         y = low.buffer("y", low.output_shape, Role.MAP)
         bias = low.weight(self.bias) if self.bias else None
         low.call("pmeta_gemm_forward", low.shape_constant(), x, low.weight(self.weight), bias, y, writes=[y])
         return y
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
-        gamma_bw = attention_scores(low, "bw", g) if low.learns("weight") or low.learns("bias") else None
+    def lower_weight_gradient(self, low: Lowering, g: Buffer) -> None:
         if low.learns("weight"):
-            stored, grad = low.noted("stored"), low.accumulator(self.weight)
-            shape = low.shape_constant()
-            low.call("pmeta_gemm_weight_gradient", shape, stored.kept, stored.x, g, gamma_bw, grad, writes=[grad])
+            weight_gradient(low, "pmeta_gemm_weight_gradient", self.weight, g)
         if self.bias and low.learns("bias"):
-            bias_gradient(low, self.bias, g, gamma_bw)
-        if not low.needs_input_gradient:
-            return None
+            bias_gradient(low, self.bias, g)
+
+    def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
         gx = low.buffer("gx", low.input_shape, Role.GRADIENT)
         low.call("pmeta_gemm_input_gradient", low.shape_constant(), low.weight(self.weight), g, gx, writes=[gx])
         return gx

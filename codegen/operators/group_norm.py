@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape
+from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import attention_scores, bias_gradient, store_input
-from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
+from pmeta.codegen.operators.weight_gradient import bias_gradient, gamma_bw, store_input
+from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants, StoredInput, whole
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class GroupNorm(Node):
     """x̂ = (x − mean)·rstd over each group of channels and all pixels; z = x̂·scale + shift (Wu & He, 2018)."""
+
+    slicing: ClassVar[Slicing] = Slicing.MEMBER
 
     scale: str  # name of the per-channel scale, (C,)
     shift: str  # name of the per-channel shift, (C,)
@@ -42,6 +44,13 @@ class GroupNorm(Node):
                 "use a (C, H, W) input with C a multiple of the groups",
             )
         return input_shape
+
+    @property
+    def most_slices(self) -> int:
+        return self.groups
+
+    def sliced(self, slices: int) -> GroupNorm:
+        return replace(self, groups=self.groups // slices)
 
     def forward_macs(self, input_shape: Shape) -> int:
         # The paper's tables count five per element: mean, variance (two), normalization, affine.
@@ -77,37 +86,67 @@ class GroupNorm(Node):
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         shape = low.shape_constant()
-        rstd = low.buffer("rstd", (self.groups,), Role.STORE)
-        low.call("pmeta_group_norm_normalize", shape, x, rstd, writes=[x, rstd])
-        # The input gradient reads the whole x̂, whatever this layer's own step size (design: dense x̂ below which
-        # something learns); otherwise x̂ may be overwritten by z.
-        dense = low.needs_input_gradient
-        z = x
+        x = self._normalized(low, low.own(x))
+        # The input gradient reads the whole x̂, whatever this layer's own step size. Its own gradient reads x̂ whole, or
+        # what attention keeps of it, which is known only when all of x̂ is there.
+        if low.recomputed:
+            low.call("pmeta_group_norm_affine", shape, x, low.weight(self.scale), low.weight(self.shift), x, writes=[x])
+            return x
         if low.learns("weight"):
-            stored = store_input(low, x, weigh=False, keep_dense=dense)
-            low.note("stored", stored)
-            dense = dense or stored.x is x
-        if dense:
-            z = low.buffer("z", low.output_shape, Role.MAP)
+            attended = low.attention("fw") is not None
+            if low.in_loop:
+                x = low.hold(x)
+                low.note("stored", None if attended else StoredInput(x, None, None))
+            else:
+                low.note("stored", store_input(low, x, weigh=False, keep_dense=low.needs_input_gradient))
+        if low.needs_input_gradient:
+            x = low.hold(x)
         low.note("xhat", x)
-        low.note("rstd", rstd)
+        z = x if low.may_overwrite(x) else low.buffer("z", low.output_shape, Role.MAP)
         low.call("pmeta_group_norm_affine", shape, x, low.weight(self.scale), low.weight(self.shift), z, writes=[z])
         return z
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer | None:
-        gamma_bw = attention_scores(low, "bw", g) if low.learns("weight") or low.learns("bias") else None
-        shape = low.shape_constant()
+    def _normalized(self, low: Lowering, x: Buffer) -> Buffer:
+        rstd = low.buffer("rstd", (self.groups // low.slices,), Role.STORE)
+        low.note("rstd", rstd)
+        low.call("pmeta_group_norm_normalize", low.shape_constant(), x, rstd, writes=[x, rstd])
+        return x
+
+    def lower_again(self, low: Lowering, x: Buffer) -> Buffer:
+        xhat = self._normalized(low, x)
+        low.note("xhat", xhat)
+        if low.learns("weight"):
+            low.note("stored", StoredInput(xhat, None, None))
+        return xhat
+
+    def lower_epilogue(self, low: Lowering) -> None:
+        if not (low.learns("weight") and low.attention("fw")):
+            return
+        xhat = whole(low.noted("xhat"))
+        low.note("stored", store_input(low, xhat, weigh=False, keep_dense=low.needs_input_gradient))
+        if not low.needs_input_gradient:
+            low.release(xhat)
+
+    def lower_weight_gradient(self, low: Lowering, g: Buffer) -> None:
         if low.learns("weight"):
             stored, grad = low.noted("stored"), low.accumulator(self.scale)
             low.call(
                 "pmeta_group_norm_scale_gradient",
-                *(shape, stored.kept, stored.x, g, stored.gamma, gamma_bw, grad),
+                *(low.shape_constant(), stored.kept, low.part(stored.x), g),
+                *(low.part(stored.gamma) if stored.gamma else None, gamma_bw(low), grad),
                 writes=[grad],
             )
         if low.learns("bias"):
-            bias_gradient(low, self.shift, g, gamma_bw)
-        if not low.needs_input_gradient:
-            return None
-        xhat, rstd = low.noted("xhat"), low.noted("rstd")
-        low.call("pmeta_group_norm_input_gradient", shape, xhat, rstd, low.weight(self.scale), g, writes=[g])
-        return g
+            bias_gradient(low, self.shift, g)
+
+    def weight_gradient_needs_whole(self, low: Lowering) -> bool:
+        return low.learns("weight") and low.noted("stored").kept is not None
+
+    def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
+        """The gradient is written over x̂, which is not needed any more."""
+        xhat, rstd = low.part(low.noted("xhat")), low.part(low.noted("rstd"))
+        low.release(xhat)
+        g = low.own(g)
+        shape, scale = low.shape_constant(), low.weight(self.scale)
+        low.call("pmeta_group_norm_input_gradient", shape, xhat, rstd, scale, g, xhat, writes=[g, xhat])
+        return xhat

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape
+from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
 from pmeta.codegen.plan.program import ShapeConstants
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class LeakyRelu(Node):
     """y = alpha·x where x ≤ 0, else x (so NaN passes)."""
+
+    slicing: ClassVar[Slicing] = Slicing.MEMBER
 
     alpha: float = float(np.float32(0.01))  # a finite float32 value
 
@@ -47,10 +49,12 @@ class LeakyRelu(Node):
         return ShapeConstants("pmeta_leaky_relu_shape", {"count": prod(input_shape), "alpha": self.alpha})
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+        x = low.own(x)
         mask = low.packed("mask", prod(low.input_shape))
         low.call("pmeta_leaky_relu_forward", low.shape_constant(), x, mask, writes=[x, mask])
         return x
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer:
+    def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
+        g = low.own(g)
         low.call("pmeta_leaky_relu_input_gradient", low.shape_constant(), low.noted("mask"), g, writes=[g])
         return g

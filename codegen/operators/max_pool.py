@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape
+from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
 from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class MaxPool(Node):
     """y = the first largest x of the window in row-major order; taps outside the input do not take part."""
+
+    slicing: ClassVar[Slicing] = Slicing.MEMBER
 
     window: Window
 
@@ -84,7 +86,7 @@ class MaxPool(Node):
         low.call("pmeta_max_pool_forward", low.shape_constant(), x, y, taps, writes=[y, taps])
         return y
 
-    def lower_backward(self, low: Lowering, g: Buffer) -> Buffer:
+    def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
         gx = low.buffer("gx", low.input_shape, Role.GRADIENT)
         low.call("pmeta_max_pool_input_gradient", low.shape_constant(), g, low.noted("taps"), gx, writes=[gx])
         return gx

@@ -39,7 +39,7 @@ def store_input(low: Lowering, x: Buffer, weigh: bool, keep_dense: bool) -> Stor
     """
     gamma = attention_scores(low, "fw", x)
     if gamma is None or keep_dense:
-        return StoredInput(x, None, gamma)
+        return StoredInput(low.hold(x), None, gamma)
     channels, size = low.input_shape[0], prod(low.input_shape[1:])
     bound = kept_channels_bound(channels, low.rho("fw"))
     kept = low.buffer("kept", (1 + bound,), Role.STORE, "uint16_t")
@@ -49,8 +49,20 @@ def store_input(low: Lowering, x: Buffer, weigh: bool, keep_dense: bool) -> Stor
     return StoredInput(store, kept, None if weigh else gamma)
 
 
-def bias_gradient(low: Lowering, weight: str, g: Buffer, gamma_bw: Buffer | None) -> None:
+def gamma_bw(low: Lowering) -> Buffer | None:
+    """γ^bw of the current layer, as the walk has noted it; in a loop the current slice's."""
+    gamma = low.noted("gamma_bw")
+    return None if gamma is None else low.part(gamma)
+
+
+def weight_gradient(low: Lowering, kernel: str, weight: str, g: Buffer) -> None:
+    """Accumulate the gradient of the weight of a convolution or fully connected layer."""
+    stored, grad = low.noted("stored"), low.accumulator(weight)
+    low.call(kernel, low.shape_constant(), stored.kept, stored.x, g, gamma_bw(low), grad, writes=[grad])
+
+
+def bias_gradient(low: Lowering, weight: str, g: Buffer) -> None:
     """Accumulate the gradient of a per-channel bias or shift."""
     grad = low.accumulator(weight)
     channels, size = low.output_shape[0], prod(low.output_shape[1:])
-    low.call("pmeta_bias_gradient", channels, size, g, gamma_bw, grad, writes=[grad])
+    low.call("pmeta_bias_gradient", channels, size, g, gamma_bw(low), grad, writes=[grad])

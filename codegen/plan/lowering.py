@@ -1,78 +1,51 @@
-"""Lowering: one program per set of weights that learn in a step, and one for prediction.
+"""Lowering: how operators emit the calls of one program.
 
-Walks the graph forward and backward and asks each operator for its calls. Nothing is lowered that the step does not
-need: no store for a layer that does not learn, no gradient below the lowest layer that does.
+Each operator says what it calls for the node at hand; what may be overwritten, what must survive until the backward
+pass, and which part of a buffer belongs to the current slice of a loop is decided here. The order in which nodes are
+lowered is `pmeta.codegen.plan.walk`'s.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from pmeta.codegen.adaptation import AttentionModule, Model, UpdatedPart
-from pmeta.codegen.graph import Graph, Node, Shape
-from pmeta.codegen.operators.max_pool import MaxPool
-from pmeta.codegen.operators.relu import Relu
-from pmeta.codegen.plan.program import Buffer, Call, Program, Role
+from pmeta.codegen.graph import Graph, Node, Shape, Slicing
+from pmeta.codegen.plan.learning import Learning, gradient_needed, learned_weights
+from pmeta.codegen.plan.names import Names
+from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Loop, Part, Program, Role, whole
 
 NULL = "NULL"
-
-
-def identifier(name: str) -> str:
-    """`name` as (part of) a C identifier; different names may collide, see `Names`."""
-    return re.sub(r"[^0-9A-Za-z_]", "_", name)
-
-
-class Names:
-    """C identifiers for the graph's names: readable, unique, harmless whatever the model file says."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._by_name: dict[str, str] = {}
-        taken: set[str] = set()
-        for name in [node.name for node in graph.nodes] + sorted(graph.weights):
-            base = identifier(name)[:40]
-            if not base or not base[0].isalpha():
-                base = "n_" + base
-            unique, number = base, 2
-            while unique in taken:
-                unique, number = f"{base}_{number}", number + 1
-            taken.add(unique)
-            self._by_name[name] = unique
-
-    def __getitem__(self, name: str) -> str:
-        return self._by_name[name]
-
-
-def relu_after_pool(graph: Graph) -> Graph:
-    """Swap every Relu -> MaxPool pair: the same bits (docs/numerics.md), and Relu touches fewer elements."""
-    nodes = list(graph.nodes)
-    for index in range(len(nodes) - 1):
-        relu, pool = nodes[index], nodes[index + 1]
-        if isinstance(relu, Relu) and isinstance(pool, MaxPool):
-            nodes[index] = replace(pool, input=relu.input, output=relu.output)
-            nodes[index + 1] = replace(relu, input=relu.output, output=pool.output)
-    return Graph(graph.name, graph.input, graph.input_shape, tuple(nodes), graph.weights)
+SLICE = "slice"  # the loop variable in the generated C
+T = TypeVar("T")
 
 
 class Lowering:
-    """Builds one program. `learning` lists the (layer name, part) pairs that change at the end of the step."""
+    """Builds one program."""
 
-    def __init__(self, model: Model, graph: Graph, names: Names, learning: frozenset[tuple[str, UpdatedPart]]) -> None:
+    def __init__(self, model: Model, graph: Graph, names: Names, learning: Learning) -> None:
         self.model = model
         self.graph = graph
         self.names = names
         self.learning = learning
+        self.live: Mapping[str, Buffer] = {}  # activations, or gradients, that later nodes still read
         self._calls: list[Call] = []
-        self._external: list[Buffer] = []
+        self._external: dict[Buffer, None] = {}
+        self.gradient_needed = gradient_needed(graph, learning)
+        self.sample: Buffer | None = None  # decoded, as long as nobody has changed it
+        self.sample_again = Buffer("x0_again", "float", graph.input_shape, Role.MAP)  # decoded for the backward pass
+        self.recomputed = False  # whether the backward pass will compute this segment's maps again
         self._node: Node = graph.nodes[0]
         self._phase = "forward"
+        self._loop: Loop | None = None
+        self._again = ""  # part of the names of what is computed a second time
         self._notes: dict[tuple[str, str], Any] = {}
+        self._held: set[Buffer] = set()
+        self._of_one_slice: set[Buffer] = set()  # of the current loop: filled anew for every slice
         self._learned = frozenset(learned_weights(model))
-        positions = [n for n, node in enumerate(graph.nodes) if any(layer == node.name for layer, _ in learning)]
-        self._lowest = positions[0] if positions else len(graph.nodes)
 
     # --- what operators ask ---------------------------------------------------------------------------------
 
@@ -81,19 +54,35 @@ class Lowering:
         return (self._node.name, part) in self.learning
 
     @property
+    def node_learns(self) -> bool:
+        """Whether anything of the current node changes at the end of the step."""
+        return self.learns("weight") or self.learns("bias")
+
+    @property
     def needs_input_gradient(self) -> bool:
         """Whether something below the current node learns; always so in the backward pass of a node without weights."""
-        return self.graph.nodes.index(self._node) > self._lowest
+        return any(name in self.gradient_needed for name in self._node.inputs)
+
+    @property
+    def slices(self) -> int:
+        """Of the current loop; 1 outside."""
+        return 1 if self._loop is None else self._loop.slices
+
+    @property
+    def in_loop(self) -> bool:
+        """Whether the calls run slice by slice."""
+        return self._loop is not None
 
     @property
     def input_shape(self) -> Shape:
         """Per-sample shape the current node reads; a buffer may carry the same elements under another shape."""
-        return self.graph.shapes[self._node.input]
+        shape = self.graph.shapes[self._node.input]
+        return shape if self._node.slicing is Slicing.HEAD else self._sliced(shape)
 
     @property
     def output_shape(self) -> Shape:
         """Per-sample shape the current node writes."""
-        return self.graph.shapes[self._node.output]
+        return self._sliced(self.graph.shapes[self._node.output])
 
     def attention(self, direction: str) -> AttentionModule | None:
         """The current layer's attention module, "fw" or "bw"."""
@@ -105,11 +94,22 @@ class Lowering:
         """Clip ratio in thousandths."""
         return self.model.adaptation.rho_fw if direction == "fw" else self.model.adaptation.rho_bw
 
+    def may_overwrite(self, buffer: Buffer) -> bool:
+        """Whether nobody needs what `buffer` holds after the current node has read it."""
+        return whole(buffer) not in self._held and not any(
+            whole(other) == whole(buffer) for other in self.live.values()
+        )
+
     # --- what operators emit --------------------------------------------------------------------------------
 
     def buffer(self, suffix: str, shape: Shape, role: Role, ctype: str = "float") -> Buffer:
-        """A new buffer, named after the current node."""
-        return Buffer(f"{self.names[self._node.name]}_{suffix}", ctype, shape, role)
+        """A new buffer, named after the current node; in a loop what is kept is the slice's part of it."""
+        name = f"{self.names[self._node.name]}{self._again}_{suffix}"
+        buffer = Buffer(name, ctype, shape, role)
+        if role in (Role.STORE, Role.MASK) and not self._again:
+            return self._part_of_slices(buffer)
+        self._of_one_slice.add(buffer)
+        return buffer
 
     def packed(self, suffix: str, elements: int, bits: int = 1) -> Buffer | None:
         """Room for `bits` of every element, as many elements to a 32-bit word as fit, noted for the backward pass.
@@ -122,21 +122,52 @@ class Lowering:
         self.note(suffix, words)
         return words
 
-    def call(
-        self,
-        function: str,
-        *arguments: Buffer | str | int | None,
-        writes: Sequence[Buffer | None],
-    ) -> None:
-        """Emit one kernel call; None is NULL. Buffers among the arguments that are not written count as read."""
-        text = tuple(NULL if a is None else a.name if isinstance(a, Buffer) else str(a) for a in arguments)
-        written = tuple(buffer for buffer in writes if buffer is not None)
-        reads = tuple(a for a in arguments if isinstance(a, Buffer) and a not in written)
-        self._calls.append(Call(function, text, reads, written, self._node.name, self._phase))
+    def own(self, x: Buffer) -> Buffer:
+        """`x`, or a copy of it where somebody else still needs it: what an operator may change in place."""
+        if x == self.sample:
+            self.sample = None
+        if self.may_overwrite(x):
+            return x
+        copy = self.buffer("copy", x.shape, Role.MAP if self._phase == "forward" else Role.GRADIENT)
+        self.call("memcpy", copy, x, f"{x.bytes}u", writes=[copy])
+        return copy
 
-    def shape_constant(self) -> str:
-        """C name of the current node's shape struct."""
-        return f"&{self.names[self._node.name]}_shape"
+    def hold(self, x: Buffer) -> Buffer:
+        """Keep `x` for the backward pass; in a loop, the parts of all slices. Returns `x` as it is called from now on.
+
+        The sample is not kept: the backward pass decodes it again.
+        """
+        if x == self.sample:
+            return self.sample_again
+        held = self._promoted(x)
+        self._held.add(whole(held))
+        return held
+
+    def release(self, x: Buffer) -> None:
+        """What was held for the current node is not needed any more."""
+        self._held.discard(whole(x))
+
+    def part(self, buffer: Buffer) -> Buffer:
+        """The current slice's part of a buffer; outside a loop the whole."""
+        if self._loop is None:
+            return whole(buffer)
+        if isinstance(buffer, Part) or buffer in self._of_one_slice:
+            return buffer
+        return Part(buffer.name, buffer.ctype, self._sliced(buffer.shape), buffer.role, buffer)
+
+    def call(self, function: str, *arguments: Argument | int | None, writes: Sequence[Buffer | None]) -> None:
+        """Emit one kernel call; None is NULL. Buffers among the arguments that are not written count as read."""
+        passed = tuple(NULL if a is None else str(a) if isinstance(a, int) else a for a in arguments)
+        written = tuple(buffer for buffer in writes if buffer is not None)
+        self._calls.append(Call(function, passed, written, self._node.name, self._phase, self._loop))
+
+    def shape_constant(self) -> Constant:
+        """The current node's shape struct; in a loop that of one slice."""
+        node, suffix = (self._node.sliced(self.slices), "slice_shape") if self._loop else (self._node, "shape")
+        constants = node.shape_constants(self.input_shape)
+        if constants is None:
+            raise AssertionError(f"{type(node).__name__} has no shape struct")
+        return Constant(f"{self.names[node.name]}_{suffix}", constants)
 
     def attention_constant(self, direction: str) -> str:
         """C name of an attention module of the current node."""
@@ -145,14 +176,16 @@ class Lowering:
     def weight(self, name: str) -> str:
         """C expression for the current value of a weight: in flash until it is first updated."""
         identifier = self.names[name]
-        return f"pmeta_weight(tensor_{identifier})" if name in self._learned else f"pmeta_{identifier}"
+        expression = f"pmeta_weight(tensor_{identifier})" if name in self._learned else f"pmeta_{identifier}"
+        if self._loop is None:
+            return expression
+        return f"{expression} + {SLICE} * {prod(self.graph.weights[name].shape) // self.slices}"
 
     def accumulator(self, name: str) -> Buffer:
         """The gradient accumulator of a weight of the current node."""
         buffer = Buffer(f"{self.names[name]}_grad", "float", self.graph.weights[name].shape, Role.ACCUMULATOR)
-        if buffer not in self._external:
-            self._external.append(buffer)
-        return buffer
+        self._external[buffer] = None
+        return self.part(buffer)
 
     def note(self, key: str, value: Any) -> None:
         """Remember something of the current node from the forward for the backward pass."""
@@ -161,82 +194,54 @@ class Lowering:
     def noted(self, key: str) -> Any:
         return self._notes[self._node.name, key]
 
-    # --- the walk -------------------------------------------------------------------------------------------
+    # --- what the walk does ---------------------------------------------------------------------------------
 
-    def forward(self, x: Buffer) -> Buffer:
-        """Lower all nodes; returns the buffer with the logits."""
-        for node in self.graph.nodes:
-            self._node = node
-            x = node.lower_forward(self, x)
-        return x
+    def enter(self, node: Node, phase: str) -> None:
+        """From now on, calls belong to this node."""
+        self._node, self._phase = node, phase
 
-    def backward(self, gradient: Buffer) -> None:
-        """Lower the backward pass from the gradient of the logits down to the lowest layer that learns."""
-        self._phase = "backward"
-        for node in reversed(self.graph.nodes[self._lowest :]):
-            self._node = node
-            lower = node.lower_backward(self, gradient)
-            if lower is None:
-                break
-            gradient = lower
+    def begin_loop(self, name: str, slices: int) -> None:
+        self._loop = Loop(name, slices)
+        self._of_one_slice.clear()
 
-    def decode_input(self) -> Buffer:
-        """The sample as the first map."""
-        shape = self.graph.input_shape
-        x = Buffer("x0", "float", shape, Role.MAP)
-        self._phase = "forward"
-        if self.model.adaptation.encoding.kind == "uint8":
-            channels, size = shape[0], prod(shape[1:])
-            self.call("pmeta_decode_uint8", channels, size, "sample", "input_scale", "input_offset", x, writes=[x])
-        else:
-            self.call("memcpy", x, "sample", f"{4 * prod(shape)}u", writes=[x])
-        return x
+    def end_loop(self) -> None:
+        """Leave the loop, if in one."""
+        self._loop = None
 
-    def loss(self, logits: Buffer) -> Buffer:
-        """The loss head: returns the gradient of the logits."""
-        self._phase = "loss"
-        g = Buffer("logits_g", "float", logits.shape, Role.GRADIENT)
-        ways = self.model.adaptation.ways
-        self.call("*loss = pmeta_softmax_cross_entropy", ways, logits, "(int32_t)label", g, writes=[g])
-        return g
+    def end_loop_with(self, result: Buffer) -> Buffer:
+        """Leave the loop, if in one; returns `result` whole."""
+        result = whole(self._promoted(result))
+        self._loop = None
+        return result
 
-    def copy_logits(self, logits: Buffer) -> None:
-        self.call("memcpy", "logits", logits, f"{4 * self.model.adaptation.ways}u", writes=[])
+    def compute_again(self, again: bool) -> None:
+        """While set, buffers are other ones than those of the forward pass."""
+        self._again = "_again" if again else ""
 
     def program(self, name: str) -> Program:
         return Program(name, tuple(self._calls), tuple(self._external))
 
+    # --- slices ---------------------------------------------------------------------------------------------
 
-def learned_weights(model: Model) -> dict[str, tuple[str, UpdatedPart, tuple[int, ...]]]:
-    """Weights that change in some step, in layer order: name -> (layer, part, steps at whose end it changes)."""
-    found: dict[str, tuple[str, UpdatedPart, tuple[int, ...]]] = {}
-    parts: tuple[UpdatedPart, ...] = ("weight", "bias")
-    for index, layer in enumerate(model.graph.layers):
-        for name, part in zip(layer.weight_names, parts, strict=False):
-            steps = tuple(k for k in range(1, model.adaptation.steps + 1) if model.learns(index, part, k))
-            if steps:
-                found[name] = (layer.name, part, steps)
-    return found
+    def _sliced(self, shape: Shape) -> Shape:
+        return (shape[0] // self.slices, *shape[1:])
 
+    def _part_of_slices(self, part: Buffer) -> Buffer:
+        """`part` as the current slice's of a buffer that has room for all of them."""
+        if self._loop is None:
+            return part
+        shape = (self.slices * part.shape[0], *part.shape[1:])
+        return Part(part.name, part.ctype, part.shape, part.role, replace(part, shape=shape))
 
-def learning_in_step(model: Model, step: int) -> frozenset[tuple[str, UpdatedPart]]:
-    """(layer, part) pairs that change at the end of a step."""
-    return frozenset((layer, part) for layer, part, steps in learned_weights(model).values() if step in steps)
+    def _promoted(self, x: Buffer) -> Buffer:
+        """`x`, if only the current slice's was held so far, as a part of a whole: in all that was emitted."""
+        if self._loop is None or isinstance(x, Part):
+            return x
+        part = self._part_of_slices(x)
+        self._calls = [self._with_part(call, x, part) if call.loop == self._loop else call for call in self._calls]
+        self._notes = {key: part if value == x else value for key, value in self._notes.items()}
+        return part
 
-
-def lower_adapt(model: Model, graph: Graph, names: Names, step: int, name: str) -> Program:
-    """The program for one support sample of a step."""
-    learning = learning_in_step(model, step)
-    lowering = Lowering(model, graph, names, learning)
-    logits = lowering.forward(lowering.decode_input())
-    lowering.copy_logits(logits)
-    gradient = lowering.loss(logits)
-    lowering.backward(gradient)
-    return lowering.program(name)
-
-
-def lower_predict(model: Model, graph: Graph, names: Names) -> Program:
-    """The program for one query sample."""
-    lowering = Lowering(model, graph, names, frozenset())
-    lowering.copy_logits(lowering.forward(lowering.decode_input()))
-    return lowering.program("predict")
+    def _with_part(self, call: Call, old: Buffer, new: Buffer) -> Call:
+        arguments = tuple(new if argument == old else argument for argument in call.arguments)
+        return replace(call, arguments=arguments, written=tuple(new if b == old else b for b in call.written))

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pmeta.codegen.adaptation import Model, UpdatedPart
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import Graph
-from pmeta.codegen.plan.lowering import (
-    Names,
-    learned_weights,
-    learning_in_step,
-    lower_adapt,
-    lower_predict,
-    relu_after_pool,
-)
+from pmeta.codegen.plan.learning import Learning, learned_weights, learning_in_step
+from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.placement import Block, Interval, Placement, place
 from pmeta.codegen.plan.program import Buffer, Program, Role
+from pmeta.codegen.plan.segments import Segment, relu_after_pool, segments
+from pmeta.codegen.plan.walk import lower_adapt, lower_predict
 
 ARENA_ALIGNMENT = 8
 STATE_BYTES = 16  # static state of lib/pmeta_model beside the arena: step, samples, two checksums
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A choice among plans that compute the same bits."""
+
+    slice_channels: int | None  # channels per slice where no normalization says; None: no slices
+    recompute: bool  # x̂ of a convolution that reads the sample, rather than keep it
+
+
+# The simplest first: of equal arenas the first is taken.
+STRATEGIES = (
+    Strategy(None, False),
+    *(Strategy(channels, recompute) for channels in (4, 2, 1) for recompute in (False, True)),
+)
 
 
 @dataclass(frozen=True)
@@ -99,13 +110,19 @@ class Timeline:
         ] - 1
 
 
-def make_plan(model: Model) -> Plan:
-    """Plan the adaptation of `model`; raises ModelError or UnsupportedError."""
+def make_plan(model: Model, strategies: Sequence[Strategy] = STRATEGIES) -> Plan:
+    """The plan of the smallest arena for the adaptation of `model`; raises ModelError or UnsupportedError."""
     _check_supported(model)
     graph = relu_after_pool(model.graph)
     names = Names(graph)
-    adapt, program_of_step = _adapt_programs(model, graph, names)
-    predict = lower_predict(model, graph, names)
+    plans = [_plan_with(model, graph, names, strategy) for strategy in strategies]
+    return min(plans, key=lambda plan: plan.arena_bytes)
+
+
+def _plan_with(model: Model, graph: Graph, names: Names, strategy: Strategy) -> Plan:
+    chosen = segments(graph, strategy.slice_channels)
+    adapt, program_of_step = _adapt_programs(model, graph, chosen, strategy.recompute, names)
+    predict = lower_predict(model, graph, chosen, names)
     learned = _learned(model, names)
     timeline = Timeline.of(tuple(len(adapt[index].calls) for index in program_of_step), len(predict.calls))
     blocks = _blocks(adapt, program_of_step, predict, learned, timeline)
@@ -123,16 +140,19 @@ def _check_supported(model: Model) -> None:
         raise UnsupportedError("channel-wise step sizes are not supported", where, "export without them")
 
 
-def _adapt_programs(model: Model, graph: Graph, names: Names) -> tuple[tuple[Program, ...], tuple[int, ...]]:
+def _adapt_programs(
+    model: Model, graph: Graph, chosen: Sequence[Segment], recompute: bool, names: Names
+) -> tuple[tuple[Program, ...], tuple[int, ...]]:
     """One program per set of weights that learn, and which of them each step runs."""
-    index_of: dict[frozenset[tuple[str, UpdatedPart]], int] = {}
+    index_of: dict[Learning, int] = {}
     programs: list[Program] = []
     order: list[int] = []
     for step in range(1, model.adaptation.steps + 1):
         learning = learning_in_step(model, step)
         if learning not in index_of:
             index_of[learning] = len(programs)
-            programs.append(lower_adapt(model, graph, names, step, f"adapt_{len(programs) + 1}"))
+            name = f"adapt_{len(programs) + 1}"
+            programs.append(lower_adapt(model, graph, chosen, recompute, names, step, name))
         order.append(index_of[learning])
     return tuple(programs), tuple(order)
 
@@ -164,7 +184,7 @@ def _blocks(
     blocks = []
     for program in (*adapt, predict):
         for buffer in program.buffers:
-            first, last = program.lifetime(buffer)
+            first, last = program.lifetimes[buffer]
             intervals = tuple((start + first, start + last) for start in starts[program.name])
             blocks.append(Block((program.name, buffer.name), buffer.bytes, intervals))
     for weight in learned:

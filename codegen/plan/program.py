@@ -1,10 +1,17 @@
-"""A program: the calls that process one sample, and the buffers they use. What the generated C executes, as data."""
+"""A program: the calls that process one sample, and the buffers they use. What the generated C executes, as data.
+
+Some calls run in a loop over slices of the channels: a group of a GroupNormalization needs only its own channels, so a
+convolution, its normalization, activation and pooling can go through one small buffer, slice by slice. In such a loop a
+`Part` is what belongs to the current slice of a buffer; other buffers of the loop are filled anew for every slice.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
+from itertools import groupby
 from math import prod
 
 ALIGNMENT = 4  # bytes; every buffer holds 16- or 32-bit elements
@@ -42,11 +49,35 @@ class Buffer:
 
 
 @dataclass(frozen=True)
+class Part(Buffer):
+    """The part of a buffer that belongs to the current slice of a loop; `shape` is the part's."""
+
+    whole: Buffer
+
+    def __post_init__(self) -> None:
+        if self.stride * 4 % ALIGNMENT or isinstance(self.whole, Part):
+            raise AssertionError(f"impossible part {self}")
+
+    @property
+    def stride(self) -> int:
+        """Elements from one slice's part to the next."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
 class ShapeConstants:
     """The constant struct that tells a kernel an operator's shape."""
 
     struct: str  # C type
     fields: Mapping[str, int | float]  # in the order of the struct; floats are float32 values
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A shape struct by its C name; calls pass its address."""
+
+    name: str
+    value: ShapeConstants = field(compare=False)  # follows from the name
 
 
 @dataclass(frozen=True)
@@ -59,23 +90,59 @@ class StoredInput:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """Calls that run once for every slice of the channels, one slice after the other."""
+
+    name: str  # unique in its program
+    slices: int
+
+
+Argument = Buffer | Constant | str  # a string is a C expression
+
+
+@dataclass(frozen=True)
 class Call:
-    """One kernel call. `arguments` are C expressions; buffers appear by name."""
+    """One kernel call. Buffers that it writes are named apart; it reads the other ones among its arguments."""
 
     function: str
-    arguments: tuple[str, ...]
-    reads: tuple[Buffer, ...]
-    writes: tuple[Buffer, ...]  # includes what is changed in place
+    arguments: tuple[Argument, ...]
+    written: tuple[Buffer, ...]  # among the arguments; includes what is changed in place
     layer: str  # the node it belongs to, for reports and comments
     phase: str  # "forward", "loss", "backward"
+    loop: Loop | None = None
+
+    def __post_init__(self) -> None:
+        if self.loop is None and self.advancing:
+            raise AssertionError(f"{self.function} sees a part of a buffer outside a loop")
+
+    @property
+    def writes(self) -> tuple[Buffer, ...]:
+        """Whole buffers."""
+        return tuple(dict.fromkeys(whole(buffer) for buffer in self.written))
+
+    @property
+    def reads(self) -> tuple[Buffer, ...]:
+        """Whole buffers."""
+        buffers = (a for a in self.arguments if isinstance(a, Buffer) and a not in self.written)
+        return tuple(dict.fromkeys(whole(buffer) for buffer in buffers))
+
+    @property
+    def advancing(self) -> frozenset[Buffer]:
+        """The whole buffers of which it sees another part in every slice."""
+        return frozenset(a.whole for a in self.arguments if isinstance(a, Part))
+
+
+def whole(buffer: Buffer) -> Buffer:
+    """The buffer itself, or what it is a part of."""
+    return buffer.whole if isinstance(buffer, Part) else buffer
 
 
 @dataclass(frozen=True)
 class Program:
     """The calls for one sample, in order.
 
-    Invariants, checked at construction: buffer names are unique, and nothing is read before it was written (what
-    outlives a sample, `external`, is written before the program starts).
+    Invariants, checked at construction: buffer names are unique, the calls of a loop are neighbours, and nothing is
+    read before it was written (what outlives a sample, `external`, is written before the program starts).
     """
 
     name: str
@@ -92,6 +159,9 @@ class Program:
         names = [buffer.name for buffer in written]
         if len(names) != len(set(names)):
             raise AssertionError(f"{self.name}: two buffers share a name")
+        loops = [loop for loop, _ in groupby(call.loop for call in self.calls) if loop is not None]
+        if len(loops) != len(set(loops)):
+            raise AssertionError(f"{self.name}: a loop is torn apart")
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
@@ -101,7 +171,32 @@ class Program:
             seen.update(dict.fromkeys((*call.writes, *call.reads)))
         return tuple(buffer for buffer in seen if buffer not in self.external)
 
-    def lifetime(self, buffer: Buffer) -> tuple[int, int]:
-        """(first, last) index of the calls that touch the buffer."""
-        touched = [n for n, call in enumerate(self.calls) if buffer in call.reads or buffer in call.writes]
-        return touched[0], touched[-1]
+    @cached_property
+    def lifetimes(self) -> Mapping[Buffer, tuple[int, int]]:
+        """(first, last) index of the calls during which each buffer holds data."""
+        touched: dict[Buffer, list[int]] = {}
+        for index, call in enumerate(self.calls):
+            for buffer in (*call.reads, *call.writes):
+                touched.setdefault(buffer, []).append(index)
+        return {buffer: self._lifetime(buffer, indices) for buffer, indices in touched.items()}
+
+    def _lifetime(self, buffer: Buffer, touched: list[int]) -> tuple[int, int]:
+        """What a loop reads or writes from outside, or slice by slice, lives during all of it."""
+        first, last = touched[0], touched[-1]
+        for start, end in self._loops:
+            inside = [index for index in touched if start <= index <= end]
+            only_inside = len(inside) == len(touched)
+            if inside and not (only_inside and all(buffer not in self.calls[n].advancing for n in inside)):
+                first, last = min(first, start), max(last, end)
+        return first, last
+
+    @cached_property
+    def _loops(self) -> tuple[tuple[int, int], ...]:
+        """(first, last) call of every loop."""
+        found, start = [], 0
+        for loop, calls in groupby(call.loop for call in self.calls):
+            end = start + len(list(calls))
+            if loop is not None:
+                found.append((start, end - 1))
+            start = end
+        return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -13,8 +14,9 @@ from pmeta.codegen.adaptation import AttentionModule
 from pmeta.codegen.graph import Float32Array, Node
 from pmeta.codegen.manifest import NUMERICS
 from pmeta.codegen.modelfile import ATTENTION_PARTS
+from pmeta.codegen.plan.lowering import SLICE
 from pmeta.codegen.plan.plan import STATE_BYTES, LearnedWeight, Plan
-from pmeta.codegen.plan.program import Buffer, Program, Role
+from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role
 from pmeta.codegen.project.templates import files_in, render, template_text
 
 FLOATS_PER_ROW = 6
@@ -134,11 +136,12 @@ def _arena_table(plan: Plan) -> Iterator[str]:
 
 
 def _shape_constants(plan: Plan) -> Iterator[dict[str, Any]]:
-    for node in plan.graph.nodes:
-        constants = node.shape_constants(plan.graph.shapes[node.input])
-        if constants is not None:
-            fields = [f".{k} = {hex_float(v) if isinstance(v, float) else v}" for k, v in constants.fields.items()]
-            yield {"declaration": f"{constants.struct} {plan.names[node.name]}_shape", "fields": fields}
+    """The shape structs that some program passes, in the order of their first use."""
+    calls = [call for program in (*plan.adapt, plan.predict) for call in program.calls]
+    used = dict.fromkeys(a for call in calls for a in call.arguments if isinstance(a, Constant))
+    for constant in used:
+        fields = [f".{k} = {hex_float(v) if isinstance(v, float) else v}" for k, v in constant.value.fields.items()]
+        yield {"declaration": f"{constant.value.struct} {constant.name}", "fields": fields}
 
 
 def attention_modules(plan: Plan) -> Iterator[tuple[str, Node, str, AttentionModule]]:
@@ -207,16 +210,34 @@ def _local(plan: Plan, program: Program, buffer: Buffer) -> dict[str, str]:
 
 
 def _groups(program: Program) -> Iterator[dict[str, Any]]:
-    """The calls, grouped by layer and phase."""
-    title, lines = "", list[str]()
-    for call in program.calls:
-        here = "loss" if call.phase == "loss" else f"{comment_text(call.layer)}, {call.phase}"
-        if here != title and lines:
-            yield {"title": title, "lines": lines}
-            lines = []
-        title = here
-        lines.extend(_wrapped(f"{call.function}(", call.arguments))
-    yield {"title": title, "lines": lines}
+    """The calls, grouped by layer and phase; a loop is one group."""
+    for loop, looped in groupby(program.calls, key=lambda call: call.loop):
+        if loop is None:
+            for (phase, layer), group in groupby(looped, key=lambda call: (call.phase, call.layer)):
+                title = "loss" if phase == "loss" else f"{comment_text(layer)}, {phase}"
+                yield {"title": title, "lines": [line for call in group for line in _statement(call)]}
+        else:
+            calls = list(looped)
+            layers = ", ".join(comment_text(layer) for layer, _ in groupby(call.layer for call in calls))
+            lines = [f"    {line}" for call in calls for line in _statement(call)]
+            start = f"for (int32_t {SLICE} = 0; {SLICE} < {loop.slices}; {SLICE}++) {{"
+            title = f"{layers}, {calls[0].phase}, slice by slice of the channels"
+            yield {"title": title, "lines": [start, *lines, "}"]}
+
+
+def _statement(call: Call) -> list[str]:
+    return _wrapped(f"{call.function}(", [_argument(argument) for argument in call.arguments])
+
+
+def _argument(argument: Argument) -> str:
+    match argument:
+        case Part():
+            return f"{argument.name} + {SLICE} * {argument.stride}"
+        case Buffer():
+            return argument.name
+        case Constant():
+            return f"&{argument.name}"
+    return argument
 
 
 def _wrapped(start: str, arguments: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from pmeta.codegen.boards import Board
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.plan.plan import Plan
-from pmeta.codegen.plan.program import Program
+from pmeta.codegen.plan.program import Buffer, Call, Program, whole
 from pmeta.codegen.project.c_source import attention_modules
 from pmeta.codegen.report.macs import program_macs
 from pmeta.codegen.report.occupancy import Scene, scene_of_step
@@ -157,13 +157,20 @@ def _layer_step(plan: Plan, layer: Node, step: int) -> LayerStep:
 
 def _stored(plan: Plan, layer: Node, program: Program) -> StoredInput | None:
     """What the gradient kernels of a layer read from the forward pass, from the calls themselves."""
-    buffers = {buffer.name: buffer for buffer in program.buffers}
     channels = layer.attention_channels(plan.graph.shapes[layer.input])[0]
     for call in program.calls:
         if call.layer == layer.name and call.function == "pmeta_group_norm_input_gradient":
-            return StoredInput(channels, channels, buffers[call.arguments[1]].bytes, True)  # (shape, x̂, ...)
+            return StoredInput(channels, channels, _whole(call, 1).bytes, True)  # (shape, x̂, ...)
     for call in program.calls:
         if call.layer == layer.name and call.function.endswith(("weight_gradient", "scale_gradient")):
-            kept, stored = call.arguments[1], buffers[call.arguments[2]]  # (shape, kept, x, ...)
+            kept, stored = call.arguments[1], _whole(call, 2)  # (shape, kept, x, ...)
             return StoredInput(channels if kept == "NULL" else stored.shape[0], channels, stored.bytes, False)
     return None
+
+
+def _whole(call: Call, position: int) -> Buffer:
+    """The buffer that is argument number `position`."""
+    argument = call.arguments[position]
+    if not isinstance(argument, Buffer):
+        raise AssertionError(f"argument {position} of {call.function} is no buffer")
+    return whole(argument)

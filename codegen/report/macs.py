@@ -52,6 +52,7 @@ def _nothing(_: _Layer) -> int:
 # By kernel. A kernel without an entry is an error: a count that silently misses some would be worse.
 _MACS: dict[str, Callable[[_Layer], int]] = {
     "memcpy": _nothing,
+    "pmeta_add": lambda layer: prod(layer.shape_in),
     "pmeta_decode_uint8": lambda layer: prod(layer.shape_in),
     "pmeta_conv_forward": lambda layer: layer.dense,
     "pmeta_conv_weight_gradient": lambda layer: layer.sparse,

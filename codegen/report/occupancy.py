@@ -93,7 +93,7 @@ def _scene(plan: Plan, program: Program, steps: tuple[int, ...], lasting: tuple[
     end = len(program.calls) - 1
     occupants = []
     for buffer in program.buffers:
-        first, last = program.lifetime(buffer)
+        first, last = program.lifetimes[buffer]
         offset = plan.offset(program.name, buffer.name)
         occupants.append(Occupant(buffer.name, buffer.role, buffer, offset, first, last, False))
     for item in lasting:

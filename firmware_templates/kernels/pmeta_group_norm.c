@@ -73,7 +73,7 @@ void pmeta_group_norm_scale_gradient(const pmeta_group_norm_shape *s, const uint
 }
 
 void pmeta_group_norm_input_gradient(const pmeta_group_norm_shape *s, const float *xhat, const float *rstd,
-                                     const float *scale, float *g)
+                                     const float *scale, float *g, float *gx)
 {
     const int32_t channels = s->channels / s->groups;
     const int32_t count = channels * s->size;
@@ -91,9 +91,10 @@ void pmeta_group_norm_input_gradient(const pmeta_group_norm_shape *s, const floa
         const float a = pmeta_lanes_total(&sum) / (float)count;
         const float b = pmeta_lanes_total(&product) / (float)count;
         for (e = 0; e < count; e++) {
-            g[e] = ((g[e] - a) - xhat[e] * b) * rstd[group];
+            gx[e] = ((g[e] - a) - xhat[e] * b) * rstd[group];
         }
         g += count;
+        gx += count;
         xhat += count;
         scale += channels;
     }

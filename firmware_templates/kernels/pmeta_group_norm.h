@@ -24,8 +24,8 @@ void pmeta_group_norm_affine(const pmeta_group_norm_shape *s, const float *xhat,
 void pmeta_group_norm_scale_gradient(const pmeta_group_norm_shape *s, const uint16_t *kept, const float *xhat,
                                      const float *g, const float *gamma_fw, const float *gamma_bw, float *grad);
 
-/* In place: g (C, H, W) of the output becomes that of the input. */
+/* From g (C, H, W) of the output, which is changed, to gx (C, H, W) of the input, which may be xhat or g itself. */
 void pmeta_group_norm_input_gradient(const pmeta_group_norm_shape *s, const float *xhat, const float *rstd,
-                                     const float *scale, float *g);
+                                     const float *scale, float *g, float *gx);
 
 #endif

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, Model, UpdatedPart
-from pmeta.codegen.graph import Float32Array
+from pmeta.codegen.graph import Float32Array, Graph
 from pmeta.host.simulator.attention import attention
 from pmeta.host.simulator.operators import SIMULATED, SIMULATED_LAYERS
 from pmeta.host.simulator.operators.operator import Contribution, Gamma, Weights
@@ -70,33 +70,47 @@ def decode(sample: npt.NDArray[Any], encoding: InputEncoding) -> Float32Array:
 def run_forward(model: Model, weights: Weights, x: Float32Array) -> ForwardPass:
     """The forward pass of one decoded sample."""
     saved: dict[str, Any] = {}
+    activations = {model.graph.input: x}
     for node in model.graph.nodes:
-        x, saved[node.name] = SIMULATED[type(node)].forward(node, weights, x)
-    return ForwardPass(x, saved)
+        inputs = [activations[name] for name in node.inputs]
+        activations[node.output], saved[node.name] = SIMULATED[type(node)].join(node, weights, inputs)
+    return ForwardPass(activations[model.graph.output], saved)
 
 
 def run_sample(model: Model, weights: Weights, step: int, x: Float32Array, label: int) -> SamplePass:
-    """Forward, loss, and backward down to the lowest layer that is updated in `step` (1..K)."""
+    """Forward, loss, and backward down to the lowest layers that are updated in `step` (1..K)."""
     forward = run_forward(model, weights, x)
     loss, g = loss_and_gradient(forward.logits, label)
     learned = learned_weights(model, step)
-    pending = {weight.layer for weight in learned}
+    learning = {weight.layer for weight in learned}
+    depends = _depend_on(model.graph, learning)
+    gradients = {model.graph.output: g}
     gammas: dict[str, Gamma] = {}
     contributions: dict[str, Contribution] = {}
     for node in reversed(model.graph.nodes):
-        if not pending:
-            break
-        saved = forward.saved[node.name]
-        if node.name in pending:
+        if node.output not in depends:
+            continue
+        gy, saved = gradients.pop(node.output), forward.saved[node.name]
+        if node.name in learning:
             operator = SIMULATED_LAYERS[type(node)]
-            gammas[node.name] = gamma = _gamma(model.adaptation, node.name, operator.attended(saved), g)
+            gammas[node.name] = gamma = _gamma(model.adaptation, node.name, operator.attended(saved), gy)
             for weight in learned:
                 if weight.layer == node.name:
-                    contributions[weight.name] = operator.contribution(node, saved, g, gamma, weight.part)
-            pending.remove(node.name)
-        if pending:
-            g = SIMULATED[type(node)].input_gradient(node, weights, saved, g)
+                    contributions[weight.name] = operator.contribution(node, saved, gy, gamma, weight.part)
+        if depends.intersection(node.inputs):
+            found = SIMULATED[type(node)].input_gradients(node, weights, saved, gy)
+            for name, gx in zip(node.inputs, found, strict=True):
+                gradients[name] = gradients[name] + gx if name in gradients else gx
     return SamplePass(forward, loss, gammas, contributions)
+
+
+def _depend_on(graph: Graph, layers: set[str]) -> set[str]:
+    """The activations that depend on the weights of these layers: their gradients are needed, and no others."""
+    depends: set[str] = set()
+    for node in graph.nodes:
+        if node.name in layers or depends.intersection(node.inputs):
+            depends.add(node.output)
+    return depends
 
 
 def _gamma(adaptation: Adaptation, layer: str, attended: Float32Array, gy: Float32Array) -> Gamma:

@@ -16,7 +16,7 @@ import pytest
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import COMPILE_FLAGS
-from pmeta.codegen.plan.lowering import learned_weights
+from pmeta.codegen.plan.learning import learned_weights
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.project.golden import find_reference, golden_values
 from pmeta.codegen.project.templates import files_in, render, template_text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.plan.lowering import learned_weights
+from pmeta.codegen.plan.learning import learned_weights
+from pmeta.codegen.plan.plan import STRATEGIES, Strategy
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
 from tests.compiled import CompiledModel
@@ -19,9 +21,11 @@ from tests.models import random_4conv, random_chain, random_samples
 pytestmark = pytest.mark.differential
 
 
-def assert_same_adaptation(model: Model, folder: Path, samples: int = 4, queries: int = 2) -> None:
+def assert_same_adaptation(
+    model: Model, folder: Path, samples: int = 4, queries: int = 2, strategies: Sequence[Strategy] = STRATEGIES
+) -> None:
     """Adapt both; every number must have the same bits."""
-    compiled, simulator = CompiledModel(model, folder), Simulator(model)
+    compiled, simulator = CompiledModel(model, folder, strategies=strategies), Simulator(model)
     support, labels = random_samples(model, 1, samples)
     query, _ = random_samples(model, 2, queries)
     compiled.reset()
@@ -51,25 +55,26 @@ def assert_same_predictions(compiled: CompiledModel, simulator: Simulator, query
 
 @pytest.mark.parametrize("seed", range(60))
 def test_random_chains(seed: int, tmp_path: Path) -> None:
-    """Any operators, windows, step sizes and attention."""
+    """Any operators, windows, step sizes, attention and strategies of the plan."""
     model = random_chain(np.random.default_rng(seed))
     if not learned_weights(model):
         with pytest.raises(ModelError, match="nothing would learn"):
             CompiledModel(model, tmp_path)
         return
-    assert_same_adaptation(model, tmp_path)
+    assert_same_adaptation(model, tmp_path, strategies=[STRATEGIES[seed % len(STRATEGIES)]])
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
 @pytest.mark.parametrize(
     ("attention", "rho"), [(False, (0, 0)), (True, (300, 0)), (True, (500, 300)), (True, (999, 999))]
 )
-def test_4conv(attention: bool, rho: tuple[int, int], tmp_path: Path) -> None:
+def test_4conv(attention: bool, rho: tuple[int, int], strategy: Strategy, tmp_path: Path) -> None:
     """The shipped network's shape, everything learning in the first step, less and less afterwards."""
     alpha = np.full((9, 3), 0.05, np.float32)
     alpha[:4, 1:] = 0
     alpha[:6, 2] = 0
     model = random_4conv(3, width=8, steps=3, attention=attention, alpha=alpha, rho=rho)
-    assert_same_adaptation(model, tmp_path, samples=3)
+    assert_same_adaptation(model, tmp_path, samples=3, strategies=[strategy])
 
 
 def test_an_overlap_in_the_plan_is_noticed(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pmeta.codegen.adaptation import AttentionModule, Model
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
+from pmeta.codegen.operators import Add, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
 
 Weights = dict[str, Tensor]
 
@@ -116,14 +116,18 @@ def _forward(
     """All activations of a batch by name; notes the decisions in `made` (batches of one sample only)."""
     activations = {model.graph.input: x}
     for node in model.graph.nodes:
-        x = activations[node.output] = _node(node, weights, x, made, forced)
+        inputs = [activations[name] for name in node.inputs]
+        activations[node.output] = _node(node, weights, inputs, made, forced)
     return activations
 
 
 def _node(
-    node: Node, weights: Mapping[str, Tensor], x: Tensor, made: Decisions | None, forced: Decisions | None
+    node: Node, weights: Mapping[str, Tensor], inputs: list[Tensor], made: Decisions | None, forced: Decisions | None
 ) -> Tensor:
+    x = inputs[0]
     match node:
+        case Add():
+            return x + inputs[1]
         case Conv(window=window):
             bias = None if node.bias is None else weights[node.bias]
             padded = F.pad(x, _pads(node))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,22 +12,28 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
-from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.plan.plan import STRATEGIES, Plan, Strategy, make_plan
 from pmeta.codegen.plan.program import Program
 from tests.models import random_4conv
 
 pytestmark = pytest.mark.unit
 
+WHOLE_MAPS = Strategy(slice_channels=None, recompute=False)
 LAYERS = ["conv1", "norm1", "conv2", "norm2", "conv3", "norm3", "conv4", "norm4", "fc"]
 
 
-def plan_for(*learning: set[str], attention: bool = True, rho: tuple[int, int] = (300, 0)) -> Plan:
+def plan_for(
+    *learning: set[str],
+    attention: bool = True,
+    rho: tuple[int, int] = (300, 0),
+    strategies: Sequence[Strategy] = STRATEGIES,
+) -> Plan:
     """The plan of a 4Conv in which step k updates the layers of learning[k - 1]."""
     alpha = np.array([[0.1 if layer in step else 0 for step in learning] for layer in LAYERS], np.float32)
     model = random_4conv(0, width=8, steps=len(learning), attention=attention, alpha=alpha, rho=rho)
     renamed = [layer.name for layer in model.graph.layers]
     assert renamed[:-1] == LAYERS[:-1]
-    return make_plan(model)
+    return make_plan(model, strategies)
 
 
 def functions(program: Program, phase: str) -> list[str]:
@@ -61,7 +68,7 @@ def test_backward_stops_at_the_lowest_layer_that_learns() -> None:
 
 def test_dense_normalized_input_only_where_a_gradient_passes() -> None:
     """norm4 above norm3 keeps its whole x̂; norm3, the lowest that learns, only the kept rows."""
-    plan = plan_for({"norm3", "fc"})
+    plan = plan_for({"norm3", "fc"}, strategies=[WHOLE_MAPS])
     shapes = {buffer.name: buffer.shape for buffer in plan.adapt[0].buffers}
     assert "norm4_z" in shapes
     assert "norm3_z" not in shapes

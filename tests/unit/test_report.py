@@ -15,7 +15,7 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import NATIVE, NETDUINOPLUS2, Board
 from pmeta.codegen.graph import Graph
 from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest
-from pmeta.codegen.plan.lowering import learned_weights
+from pmeta.codegen.plan.learning import learned_weights
 from pmeta.codegen.plan.placement import live_bytes
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Role

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -52,6 +52,26 @@ class Operator(ABC, Generic[NodeT, SavedT]):
     @abstractmethod
     def input_gradient(self, node: NodeT, weights: Weights, saved: SavedT, gy: Float32Array) -> Float32Array:
         """g(x) from g(y)."""
+
+    def join(self, node: NodeT, weights: Weights, inputs: Sequence[Float32Array]) -> tuple[Float32Array, SavedT]:
+        """`forward` from all inputs."""
+        return self.forward(node, weights, inputs[0])
+
+    def input_gradients(
+        self, node: NodeT, weights: Weights, saved: SavedT, gy: Float32Array
+    ) -> tuple[Float32Array, ...]:
+        """`input_gradient` of all inputs."""
+        return (self.input_gradient(node, weights, saved, gy),)
+
+
+class JoinOperator(Operator[NodeT, SavedT]):
+    """An operator in which branches join: `join` and `input_gradients` say all."""
+
+    def forward(self, node: NodeT, weights: Weights, x: Float32Array) -> tuple[Float32Array, SavedT]:
+        raise AssertionError(f"{type(node).__name__} has several inputs")
+
+    def input_gradient(self, node: NodeT, weights: Weights, saved: SavedT, gy: Float32Array) -> Float32Array:
+        raise AssertionError(f"{type(node).__name__} has several inputs")
 
 
 class LayerOperator(Operator[NodeT, SavedT]):

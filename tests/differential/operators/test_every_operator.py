@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pmeta.codegen.operators import OPERATORS
-from pmeta.codegen.plan.lowering import learned_weights
+from pmeta.codegen.plan.learning import learned_weights
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.report.macs import program_macs
 from pmeta.host.simulator.operators import SIMULATED

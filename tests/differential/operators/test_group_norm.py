@@ -67,14 +67,18 @@ def test_forward(
 
 
 @examples
-@given(generators, layers(), flavours)
-def test_input_gradient(rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, int, int]], flavour: str) -> None:
+@given(generators, layers(), st.sampled_from(["apart", "over g", "over x_hat"]), flavours)
+def test_input_gradient(
+    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, int, int]], where: str, flavour: str
+) -> None:
     layer, shape = drawn
     saved = normalized(layer, values(rng, *shape, flavour=flavour))
     scale, gz = values(rng, shape[0], flavour=flavour), values(rng, *shape, flavour=flavour)
-    g = in_place(gz)
-    call("pmeta_group_norm_input_gradient", layer.shape_constants(shape), saved.x_hat, saved.rstd[:, 0], scale, g)
-    assert_same(g, group_norm.input_gradient(gz, scale, saved))
+    g, x_hat = in_place(gz), in_place(saved.x_hat)
+    gx = {"apart": unwritten(*shape), "over g": g, "over x_hat": x_hat}[where]
+    constants = layer.shape_constants(shape)
+    call("pmeta_group_norm_input_gradient", constants, x_hat, saved.rstd[:, 0], scale, g, gx)
+    assert_same(gx, group_norm.input_gradient(gz, scale, saved))
 
 
 @examples

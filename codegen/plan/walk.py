@@ -1,0 +1,213 @@
+"""The walk over the graph: one program per set of weights that learn in a step, and one for prediction.
+
+Forward through the segments and back, asking each operator for its calls. Nothing is lowered that the step does not
+need: no store for a layer that does not learn, no gradient below the lowest layer that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.graph import Graph, Node
+from pmeta.codegen.operators.group_norm import GroupNorm
+from pmeta.codegen.operators.weight_gradient import attention_scores
+from pmeta.codegen.plan.learning import PARTS, Learning, learning_in_step
+from pmeta.codegen.plan.lowering import Lowering
+from pmeta.codegen.plan.names import Names
+from pmeta.codegen.plan.program import Buffer, Program, Role
+from pmeta.codegen.plan.segments import Segment
+
+
+@dataclass
+class Walk:
+    """Lowers one program."""
+
+    low: Lowering
+    segments: Sequence[Segment]
+    recompute: bool  # rather than keep x̂ of a convolution that reads the sample
+    _values: dict[str, Buffer] = field(default_factory=dict)  # activations, then gradients, still to be read
+
+    def __post_init__(self) -> None:
+        self.low.live = self._values
+
+    # --- forward --------------------------------------------------------------------------------------------
+
+    def forward(self) -> Buffer:
+        """All nodes; returns the buffer with the logits."""
+        graph = self.low.graph
+        self.low.sample = self._values[graph.input] = Buffer("x0", "float", graph.input_shape, Role.MAP)
+        self.low.enter(graph.nodes[0], "forward")
+        self._decode_sample(self.low.sample)
+        for index, segment in enumerate(self.segments):
+            later = {name for other in self.segments[index + 1 :] for name in other.head.inputs}
+            self._values[segment.output] = self._forward_segment(segment, later)
+        return self._values.pop(graph.output)
+
+    def _forward_segment(self, segment: Segment, read_later: set[str]) -> Buffer:
+        low, head = self.low, segment.head
+        low.enter(head, "forward")
+        inputs = [self._values[name] for name in head.inputs]
+        for name in head.inputs:
+            if name not in read_later:
+                self._values.pop(name, None)
+        head.lower_prologue(low, inputs[0])
+        low.recomputed = self._is_recomputed(segment)
+        if segment.slices > 1:
+            low.begin_loop(f"{head.name}, forward", segment.slices)
+        x = head.lower_joined_forward(low, inputs)
+        for node in segment.nodes[1:]:
+            low.enter(node, "forward")
+            x = node.lower_forward(low, x)
+        low.recomputed = False
+        if segment.slices > 1:
+            x = low.end_loop_with(x)
+            for node in segment.nodes:
+                low.enter(node, "forward")
+                node.lower_epilogue(low)
+        return x
+
+    def _is_recomputed(self, segment: Segment) -> bool:
+        """Whether x̂ of the segment is computed again in the backward pass: from the sample, slice by slice.
+
+        Not where attention must see all slices of x̂ or of a gradient first.
+        """
+        low, nodes = self.low, segment.nodes
+        learning = [node.name for node in nodes if any((node.name, part) in low.learning for part in PARTS)]
+        attended = [name for name in learning if name in low.model.adaptation.attention]
+        norms = [node for node in nodes if isinstance(node, GroupNorm)]
+        reads_sample = segment.head.inputs == (low.graph.input,)
+        return (
+            self.recompute
+            and segment.slices > 1
+            and bool(learning)
+            and not attended
+            and reads_sample
+            and norms == [nodes[1]]
+        )
+
+    def _decode_sample(self, x: Buffer) -> None:
+        """The sample as the first map."""
+        low = self.low
+        shape = low.graph.input_shape
+        if low.model.adaptation.encoding.kind == "uint8":
+            channels, size = shape[0], prod(shape[1:])
+            low.call("pmeta_decode_uint8", channels, size, "sample", "input_scale", "input_offset", x, writes=[x])
+        else:
+            low.call("memcpy", x, "sample", f"{4 * prod(shape)}u", writes=[x])
+
+    # --- loss -----------------------------------------------------------------------------------------------
+
+    def copy_logits(self, logits: Buffer) -> None:
+        self.low.call("memcpy", "logits", logits, f"{4 * self.low.model.adaptation.ways}u", writes=[])
+
+    def loss(self, logits: Buffer) -> Buffer:
+        """The loss head: returns the gradient of the logits."""
+        low = self.low
+        low.enter(low.graph.nodes[-1], "loss")
+        g = Buffer("logits_g", "float", logits.shape, Role.GRADIENT)
+        ways = low.model.adaptation.ways
+        low.call("*loss = pmeta_softmax_cross_entropy", ways, logits, "(int32_t)label", g, writes=[g])
+        return g
+
+    # --- backward -------------------------------------------------------------------------------------------
+
+    def backward(self, gradient: Buffer) -> None:
+        """From the gradient of the logits down to the lowest layers that learn."""
+        self._values.clear()
+        self._values[self.low.graph.output] = gradient
+        for segment in reversed(self.segments):
+            if segment.output in self._values:
+                self._backward_segment(segment, self._values.pop(segment.output))
+
+    def _backward_segment(self, segment: Segment, g: Buffer) -> None:
+        """`g` is the gradient of the segment's output."""
+        self._compute_again(segment)
+        for node in reversed(segment.nodes[1:]):
+            g = self._begin_node(segment, node, g)
+            if self.low.node_learns:
+                g = self._begin_node(segment, node, self._weight_gradient(node, g))
+            if not self.low.needs_input_gradient:
+                self.low.end_loop()
+                return
+            g = node.lower_input_gradient(self.low, g)
+        self._backward_head(segment, g)
+
+    def _compute_again(self, segment: Segment) -> None:
+        """Emit what the forward pass did not keep: the sample, and x̂ where that is computed again."""
+        low, head = self.low, segment.head
+        low.enter(head, "backward")
+        recomputed = self._is_recomputed(segment)
+        stored = low.noted("stored") if head.is_layer and low.learns("weight") else None
+        if recomputed or (stored is not None and stored.x == low.sample_again):
+            self._decode_sample(low.sample_again)
+        if recomputed:
+            low.begin_loop(f"{head.name}, backward", segment.slices)
+            low.compute_again(True)
+            x = low.sample_again
+            for node in segment.nodes[:2]:
+                low.enter(node, "backward")
+                x = node.lower_again(low, x)
+            low.compute_again(False)
+
+    def _backward_head(self, segment: Segment, g: Buffer) -> None:
+        """Slice by slice only where the gradient goes no further; it sums over all of the head's filters."""
+        low, head = self.low, segment.head
+        g = self._begin_node(segment, head, g)
+        if low.needs_input_gradient:
+            g = low.end_loop_with(g)
+        if low.node_learns:
+            self._weight_gradient(head, g)
+        low.end_loop()
+        if low.needs_input_gradient:
+            for name, gx in zip(head.inputs, head.lower_input_gradients(low, g), strict=True):
+                self._add_gradient(name, gx)
+
+    def _begin_node(self, segment: Segment, node: Node, g: Buffer) -> Buffer:
+        """Enter the node, in the loop; returns the current slice's part of `g`."""
+        self.low.enter(node, "backward")
+        if segment.slices > 1 and not self.low.in_loop:
+            self.low.begin_loop(f"{node.name}, backward", segment.slices)
+        return self.low.part(g)
+
+    def _weight_gradient(self, node: Node, g: Buffer) -> Buffer:
+        """Returns `g` as it is called from now on: where attention looks at all of it, the loop ends."""
+        low = self.low
+        if low.attention("bw") is not None or node.weight_gradient_needs_whole(low):
+            g = low.end_loop_with(g)
+        low.note("gamma_bw", attention_scores(low, "bw", g))
+        node.lower_weight_gradient(low, g)
+        return g
+
+    def _add_gradient(self, name: str, gx: Buffer) -> None:
+        """Where an activation has several readers, their gradients are added, from the last reader on."""
+        low = self.low
+        if name not in low.gradient_needed:
+            return
+        if name in self._values:
+            total = self._values.pop(name)
+            total = low.own(total)
+            low.call("pmeta_add", prod(gx.shape), total, gx, total, writes=[total])
+            gx = total
+        self._values[name] = gx
+
+
+def lower_adapt(
+    model: Model, graph: Graph, segments: Sequence[Segment], recompute: bool, names: Names, step: int, name: str
+) -> Program:
+    """The program for one support sample of a step."""
+    walk = Walk(Lowering(model, graph, names, learning_in_step(model, step)), segments, recompute)
+    logits = walk.forward()
+    walk.copy_logits(logits)
+    walk.backward(walk.loss(logits))
+    return walk.low.program(name)
+
+
+def lower_predict(model: Model, graph: Graph, segments: Sequence[Segment], names: Names) -> Program:
+    """The program for one query sample."""
+    nothing: Learning = frozenset()
+    walk = Walk(Lowering(model, graph, names, nothing), segments, recompute=False)
+    walk.copy_logits(walk.forward())
+    return walk.low.program("predict")
