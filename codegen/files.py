@@ -1,9 +1,11 @@
-"""Reading input files that may be anything: a device that never ends, a pipe nobody writes to, gigabytes."""
+"""Files in and out: inputs may be anything (a device that never ends, gigabytes), outputs are written whole or not."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
@@ -24,3 +26,19 @@ def read_file(path: Path, max_bytes: int) -> bytes:
     check_regular(path, max_bytes)
     with path.open("rb") as stream:
         return stream.read(max_bytes)
+
+
+@contextlib.contextmanager
+def replacement(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` at the end of the block, unless that failed.
+
+    OSError where `path` is anything but a regular file: a device, above all, must not become a file.
+    """
+    if path.exists():
+        check_regular(path, path.stat().st_size)
+    temporary = path.with_name(path.name + ".part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

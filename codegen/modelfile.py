@@ -28,7 +28,7 @@ from pmeta.codegen.adaptation import (
     Model,
 )
 from pmeta.codegen.errors import ModelError, UnsupportedError
-from pmeta.codegen.files import read_file
+from pmeta.codegen.files import read_file, replacement
 from pmeta.codegen.graph import Float32Array, Graph, Shape, frozen_float32
 from pmeta.codegen.onnx_node import OnnxNode
 from pmeta.codegen.operators import OPERATORS
@@ -49,12 +49,10 @@ def sha256_of(path: Path) -> str:
 def save_model(model: Model, path: Path) -> None:
     """Write `model` to `path`: the same model gives the same bytes. Replaces the file in one step."""
     data = _to_proto(model).SerializeToString(deterministic=True)
-    temporary = path.with_name(path.name + ".part")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with replacement(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ModelError(f"cannot be written ({error.strerror})", str(path), "choose a writable place") from error
 
 

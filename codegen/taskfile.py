@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.errors import DataError
-from pmeta.codegen.files import check_regular
+from pmeta.codegen.files import check_regular, replacement
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -74,17 +74,14 @@ class Task:
 
 def save_tasks(tasks: Sequence[Task], path: Path) -> None:
     """Write tasks to `path`, replacing it in one step; raises DataError where it cannot be written."""
-    temporary = path.with_name(path.name + ".part")
     try:
-        with zipfile.ZipFile(temporary, "w") as archive:
+        with replacement(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for number, task in enumerate(tasks):
                 for key in ARRAYS:
                     entry = zipfile.ZipInfo(f"{number}/{key}.npy", TIMESTAMP)
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     archive.writestr(entry, _npy_bytes(getattr(task, key)))
-        temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(f"cannot be written ({error.strerror})", str(path), "choose a writable place") from error
 
 
