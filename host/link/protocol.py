@@ -156,10 +156,14 @@ class Client:
     def _await_reply(self, request: Frame) -> Frame | None:
         """The final answer to `request`, or BAD_CRC if a copy of it was damaged; None when time is up."""
         deadline = time.monotonic() + self.timeouts.answer
+        is_busy = False
         while (left := deadline - time.monotonic()) > 0:
             damaged = None
             for reply in self._replies(request, left):
                 if reply.status == Status.BUSY:
+                    if is_busy:
+                        continue  # a device that is busy for ever gets no more time by saying so
+                    is_busy = True
                     deadline = time.monotonic() + self.timeouts.compute
                 elif reply.status == Status.BAD_CRC:
                     damaged = reply  # unless another copy arrived, whose answer comes right behind

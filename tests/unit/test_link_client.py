@@ -83,6 +83,24 @@ def test_the_same_request_is_repeated_until_it_is_answered() -> None:
     assert len(set(script.requests)) == 1
 
 
+@pytest.mark.timeout(30)
+def test_a_device_that_is_busy_for_ever_is_given_up() -> None:
+    """Saying BUSY again buys no more time: a sample may take `compute` seconds."""
+
+    class Busy(Script):
+        def read(self, timeout: float) -> bytes:
+            time.sleep(0.005)
+            return reply(status=Status.BUSY)(self.requests[-1]) if self.requests[-1].command != Command.HELLO else (
+                super().read(timeout)
+            )  # fmt: skip
+
+    script = Busy(reply())
+    started = time.monotonic()
+    with pytest.raises(LinkError, match="does not answer, RESET was tried 4 times"):
+        client(script).request(Command.RESET)
+    assert time.monotonic() - started < 10
+
+
 def test_a_damaged_request_is_repeated_at_once_and_counted() -> None:
     script = Script(reply(), reply(status=Status.BAD_CRC))
     with pytest.raises(LinkError, match="receives damaged frames only"):
