@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from pmeta.codegen.errors import printable
+from pmeta.codegen.report.text import count_text
 from pmeta.codegen.taskfile import Task
 from pmeta.host.events import Event, QueryDone, Resumed, SampleDone, StepDone
 from pmeta.host.results import TaskResult
@@ -82,7 +83,7 @@ def print_result(console: Console, result: TaskResult) -> None:
     count = len(after)
     console.print(
         f"query accuracy {result.accuracy('before'):.1%} before, [bold]{result.accuracy('after'):.1%} after[/bold] "
-        f"adaptation ({count} queries, {task.ways} ways, chance {1 / task.ways:.1%})"
+        f"adaptation ({count_text(count, 'query', 'queries')}, {task.ways} ways, chance {1 / task.ways:.1%})"
     )
 
 

@@ -9,21 +9,27 @@ from typing import Any
 import torch
 
 from pmeta.codegen.errors import DataError
+from pmeta.codegen.files import check_regular, replacement
 
 FORMAT = 1
+MAX_FILE_BYTES = 4 << 30
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values to `path` in one step: an interrupted write leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    torch.save({"format": FORMAT, **content}, temporary)
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacement(path) as temporary:
+            torch.save({"format": FORMAT, **content}, temporary)
+    except (OSError, RuntimeError) as error:  # RuntimeError: how torch reports a full disk
+        reason = getattr(error, "strerror", None) or "no room, or not allowed"
+        raise DataError(f"cannot be written ({reason})", str(path), "choose another --run-dir") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, onto the CPU; executes nothing from the file. Raises DataError."""
     try:
+        check_regular(path, MAX_FILE_BYTES)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", str(path), "check the path") from error

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pmeta.codegen import cli_errors
-from pmeta.codegen.errors import ConfigError, PmetaError
-from pmeta.codegen.taskfile import save_tasks
+from pmeta.codegen.errors import BuildError, ConfigError, DataError
+from pmeta.codegen.report.text import count_text
+from pmeta.codegen.taskfile import MAX_FILE_BYTES, MAX_TASKS, save_tasks
 from pmeta.trainer.config import Config, config_from_dict, load_config
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ CONFIGS = Path(__file__).parent / "configs"
 TEST_SEED = 10_000
 
 app = typer.Typer(
-    help="Meta-train networks that learn on microcontrollers.", no_args_is_help=True, add_completion=False
+    help="Meta-train networks that learn on microcontrollers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 tasks_app = typer.Typer(help="Write few-shot tasks to a file for pmeta-host.", no_args_is_help=True)
 app.add_typer(tasks_app, name="tasks")
@@ -77,6 +80,8 @@ def icons(
 
     if not out.parent.is_dir():
         raise ConfigError("its folder does not exist", str(out), "create it, or choose another --out")
+    if out.exists() and not out.is_file():
+        raise ConfigError("is no file", str(out), "choose another --out")
     settings = _with_overrides(load_config(_config_path(config)), iterations, seed)
     training = Training(settings, load_icons("train"), load_icons("val"), run_dir, torch_device)
     if resume:
@@ -86,7 +91,7 @@ def icons(
             "already holds a training", str(run_dir), "add --resume to continue it, or choose another --run-dir"
         )
     save_model(_run(training), out)
-    console.print(f"{out}: the model of the best validation, ready for pmeta-gen", soft_wrap=True)
+    console.print(f"{out}: the model of the best validation, ready for pmeta-gen", markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example: pmeta-train evaluate model.onnx --tasks 600")
@@ -124,7 +129,7 @@ def evaluate(
         print(json.dumps({"ways": adaptation.ways, "shots": shots, "split": split.value, "seed": seed}
                          | result.as_dict()))  # fmt: skip
         return
-    print(f"{adaptation.ways}-way {shots}-shot, {tasks} tasks of the {split.value} split")
+    print(f"{adaptation.ways}-way {shots}-shot, {count_text(tasks, 'task')} of the {split.value} split")
     print(f"before adaptation  {100 * result.before:6.2f} % ± {100 * result.before_interval:.2f}")
     print(f"after adaptation   {100 * result.after:6.2f} % ± {100 * result.after_interval:.2f}")
 
@@ -133,7 +138,7 @@ def evaluate(
 def tasks_icons(
     out: Annotated[Path, typer.Option(help="Where to write the tasks.")],
     split: SplitOption = Split.TEST,
-    count: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 20,
+    count: Annotated[int, typer.Option(min=1, max=MAX_TASKS, help="How many tasks.")] = 20,
     ways: Annotated[int, typer.Option(min=2, max=256, help="Classes per task.")] = 5,
     shots: Annotated[int, typer.Option(min=1, help="Support samples per class.")] = 5,
     queries: Annotated[int, typer.Option(min=1, help="Query samples per class.")] = 15,
@@ -143,8 +148,13 @@ def tasks_icons(
     from pmeta.trainer.datasets.icons import load_icons
     from pmeta.trainer.tasks import fixed_tasks
 
-    save_tasks(fixed_tasks(load_icons(split.value), ways, shots, queries, count, seed), out)
-    console.print(f"{out}: {count} tasks, {ways}-way {shots}-shot", soft_wrap=True)
+    data = load_icons(split.value)
+    size = count * ways * (shots + queries) * data.images[0].nbytes
+    if size > MAX_FILE_BYTES // 2:  # task files are read whole
+        what = f"{size >> 20:,} MiB of samples are too many for one file"
+        raise DataError(what, str(out), "lower --count, --shots or --queries")
+    save_tasks(fixed_tasks(data, ways, shots, queries, count, seed), out)
+    console.print(f"{out}: {count_text(count, 'task')}, {ways}-way {shots}-shot", markup=False, soft_wrap=True)
 
 
 def main() -> NoReturn:
@@ -161,7 +171,7 @@ def _torch_device(choice: Device) -> torch.device:
     try:
         import torch
     except ImportError as error:
-        raise PmetaError(
+        raise BuildError(
             "PyTorch is not installed", "pmeta-train", "run: pip install 'pmeta-toolchain[train]'"
         ) from error
     available = torch.cuda.is_available()
@@ -190,6 +200,8 @@ def _with_overrides(config: Config, iterations: int | None, seed: int | None) ->
 
 def _run(training: Training) -> Model:
     """Train under a progress bar."""
+    import torch
+
     with _progress_bar() as progress:
         total = training.config.training.iterations
         bar = progress.add_task("training", total=total, completed=training.iteration, note="")
@@ -202,11 +214,17 @@ def _run(training: Training) -> Model:
 
         try:
             return training.run(show)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            todo = "lower training.tasks_per_batch, network.width or method.steps"
+            raise ConfigError("needs more memory than there is", "training", todo) from error
         except KeyboardInterrupt:
             progress.stop()
             console.print(
                 f"stopped after iteration {training.iteration}, saved in {training.checkpoint_path}: "
                 "run the same command with --resume to continue",
+                markup=False,
                 soft_wrap=True,
             )
             raise

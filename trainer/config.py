@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from pmeta.codegen.adaptation import MAX_STEPS
 from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.files import read_file
 
 # What distinguishes the methods: everything else is common code.
 METHODS: dict[str, dict[str, Any]] = {
@@ -23,6 +25,26 @@ METHODS: dict[str, dict[str, Any]] = {
     "p-meta-3.2": {"learn_alpha": True, "penalty": 3.0, "attention": False},
     "p-meta-3.2+3.3": {"learn_alpha": True, "penalty": 3.0, "attention": True},
 }
+
+# Far above what is of use; a slip of the keyboard must not ask for all memory there is.
+LARGEST = {
+    "task.shots": 10_000,
+    "task.queries": 10_000,
+    "network.width": 1024,
+    "network.groups": 1024,
+    "network.blocks": 16,
+    "method.steps": MAX_STEPS,
+    "training.iterations": 10**9,
+    "training.tasks_per_batch": 1000,
+    "training.validate_every": 10**9,
+    "training.validation_tasks": 10_000,
+    "training.checkpoint_every": 10**9,
+    "training.multi_step_iterations": 10**9,
+    "augmentation.shift": 1000,
+    "device.sample_batch": 1_000_000,
+}
+MAY_BE_ZERO = ("training.multi_step_iterations", "augmentation.shift")
+MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -123,10 +145,11 @@ class Config:
 def load_config(path: Path) -> Config:
     """Read, check and resolve a TOML configuration; raises ConfigError."""
     try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
+        table = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode())
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
+    except RecursionError as error:
+        raise ConfigError("is not valid TOML (nested too deeply)", str(path), "correct it") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"is not valid TOML ({error})", str(path), "correct that line") from error
     return config_from_dict(table, str(path))
@@ -197,29 +220,25 @@ def _check(config: Config, where: str) -> None:
             value = getattr(getattr(config, section), name)
             raise ConfigError(f"'{key}' is {value!r}, but must be {rule}", where, "correct it")
 
-    at_least_one = (
-        "task.shots task.queries network.width network.groups network.blocks method.steps training.iterations "
-        "training.tasks_per_batch training.validate_every training.validation_tasks training.checkpoint_every "
-        "device.sample_batch"
-    )
-    for key in at_least_one.split():
+    for key, largest in LARGEST.items():
         section, name = key.split(".")
-        require(key, getattr(getattr(config, section), name) >= 1, "at least 1")
+        value = getattr(getattr(config, section), name)
+        lowest = 0 if key in MAY_BE_ZERO else 1
+        require(key, lowest <= value <= largest, f"{lowest} to {largest:,}")
     require("task.ways", 2 <= config.task.ways <= 256, "2 to 256")
     require("network.groups", config.network.width % config.network.groups == 0, "a divisor of network.width")
     for key in ("method.rho_fw", "method.rho_bw"):
         require(key, 0 <= getattr(config.method, key[7:]) <= 999, "0 to 999 thousandths")
-    require("method.alpha", 0 <= config.method.alpha < float("inf"), "zero or positive")
+    require("method.alpha", 0 <= config.method.alpha <= 3e38, "0 to 3e38, as a float32")
     require("method.penalty", 0 <= (config.method.penalty or 0) < float("inf"), "zero or positive")
     require("training.seed", 0 <= config.training.seed < 2**63, "0 to 2^63 - 1")
     training = config.training
     require("training.learning_rate", 0 < training.learning_rate < float("inf"), "positive")
     require("training.final_learning_rate", 0 <= training.final_learning_rate <= training.learning_rate,
             "between 0 and training.learning_rate")  # fmt: skip
-    require("training.alpha_learning_rate", training.alpha_learning_rate is None or training.alpha_learning_rate > 0,
-            "positive")  # fmt: skip
+    require("training.alpha_learning_rate", training.alpha_learning_rate is None
+            or 0 < training.alpha_learning_rate < float("inf"), "positive")  # fmt: skip
     require("training.clip_norm", training.clip_norm >= 0, "zero or positive")
-    require("training.multi_step_iterations", training.multi_step_iterations >= 0, "zero or positive")
     require("training.convolution", training.convolution in ("auto", "direct", "matmul"), "auto, direct or matmul")
-    require("augmentation.shift", config.augmentation.shift >= 0, "zero or positive")
-    require("input.scale", 0 < abs(config.input.scale) < float("inf"), "finite and not zero")
+    require("input.scale", 1e-6 <= abs(config.input.scale) <= 1e6, "1e-6 to 1e6 in size")
+    require("input.offset", abs(config.input.offset) <= 1e6, "at most 1e6 in size")

@@ -16,7 +16,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.errors import DataError, PmetaError
+from pmeta.codegen.errors import ConfigError, DataError
 from pmeta.trainer.checkpoint import load_checkpoint, save_checkpoint
 from pmeta.trainer.config import Config
 from pmeta.trainer.datasets.base import ClassImages
@@ -149,13 +149,16 @@ class Training:
         content = load_checkpoint(self.checkpoint_path)
         where = str(self.checkpoint_path)
         for key, mine in (("config", self.config.as_dict()), ("data", self._data_hash)):
-            if content[key] != mine:
+            if content.get(key) != mine:
                 raise DataError(
                     f"belongs to another {'configuration' if key == 'config' else 'data set'}", where,
                     "resume with what it was started with, or train in another --run-dir",
                 )  # fmt: skip
-        self._iteration, self._best = content["iteration"], content["best"]
-        self._learner.load_state(content["learner"])
+        try:
+            self._iteration, self._best = _position(content, self.config.training.iterations)
+            self._learner.load_state(content["learner"])
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError("is damaged", where, "start the training again") from error
 
     @property
     def iteration(self) -> int:
@@ -178,6 +181,17 @@ class Training:
             "versions": {"pmeta": _own_version(), "python": platform.python_version(), "torch": torch.__version__},
         }
         return to_model(self._learner.graph, best["meta"], self.config, self._encoding, record)
+
+
+def _position(content: dict[str, Any], iterations: int) -> tuple[int, dict[str, Any]]:
+    """(finished iterations, the best so far) of a checkpoint; KeyError, TypeError or ValueError where it is damaged."""
+    iteration, best = content["iteration"], content["best"]
+    if not 0 <= iteration <= iterations:
+        raise ValueError(f"iteration {iteration} of {iterations}")
+    known = {"accuracy", "interval", "iteration", "meta"} if best["accuracy"] >= 0 else {"accuracy"}
+    if best.keys() != known or (iteration == iterations and "meta" not in known):
+        raise ValueError("no best model")
+    return iteration, best
 
 
 def _curve_point(report: StepReport) -> dict[str, float]:
@@ -204,8 +218,8 @@ def _own_version() -> str:
         return "source tree"
 
 
-def _diverged(iteration: int) -> PmetaError:
-    return PmetaError(
+def _diverged(iteration: int) -> ConfigError:
+    return ConfigError(
         "the query loss is no longer finite", f"iteration {iteration + 1}",
         "lower training.learning_rate or method.alpha, or set training.clip_norm",
     )  # fmt: skip

@@ -14,6 +14,11 @@ def display_name(name: str, longest: int = LONGEST_NAME) -> str:
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
+def count_text(count: int, one: str, many: str = "") -> str:
+    """1 task, 2 tasks."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def bytes_text(count: int) -> str:
     """12,544 B."""
     return f"{count:,} B"

@@ -79,7 +79,7 @@ def test_tasks_need_no_torch(tmp_path: Path) -> None:
 
 def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
     line = one_line_of(
-        pmeta_train("icons", "--config", "icons-quick.toml", "--out", tmp_path / "m.onnx", without_torch=True), 1
+        pmeta_train("icons", "--config", "icons-quick.toml", "--out", tmp_path / "m.onnx", without_torch=True), 7
     )
     assert "pip install 'pmeta-toolchain[train]'" in line
 
@@ -96,4 +96,14 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert "ask for fewer shots" in one_line_of(
         pmeta_train("tasks", "icons", "--shots", "50", "--out", tmp_path / "t.npz"), 6
     )
+    assert "MiB of samples are too many for one file" in one_line_of(
+        pmeta_train("tasks", "icons", "--count", "100000", "--out", tmp_path / "t.npz"), 6
+    )
     assert not list(tmp_path.glob("*.npz*"))
+    # Before hours of training, not after them.
+    assert "is no file" in one_line_of(pmeta_train("icons", "--config", "icons-quick.toml", "--out", tmp_path), 3)
+
+
+def test_completion_exists() -> None:
+    result = pmeta_train("--help")
+    assert "--show-completion" in result.stdout

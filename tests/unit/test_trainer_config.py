@@ -49,6 +49,17 @@ def test_a_given_setting_beats_the_method() -> None:
         ("[training]\nlearning_rate = nan", ["'training.learning_rate' is nan"]),
         ("[training]\nfinal_learning_rate = 1", ["'training.final_learning_rate' is 1.0"]),
         ("[training", ["is not valid TOML"]),
+        ("x = " + "[" * 100_000, ["is not valid TOML (nested too deeply)"]),
+        ("[method]\nsteps = 1_000_000_000", ["'method.steps' is 1000000000, but must be 1 to 64"]),
+        ("[method]\nalpha = 1e300", ["'method.alpha' is 1e+300, but must be 0 to 3e38"]),
+        ("[network]\nwidth = 1_000_000", ["'network.width' is 1000000, but must be 1 to 1,024"]),
+        ("[training]\ntasks_per_batch = 1_000_000", ["'training.tasks_per_batch' is 1000000"]),
+        ("[training]\nvalidation_tasks = 1_000_000_000", ["'training.validation_tasks' is 1000000000"]),
+        ("[training]\nalpha_learning_rate = inf", ["'training.alpha_learning_rate' is inf"]),
+        ("[training]\nmulti_step_iterations = -1", ["'training.multi_step_iterations' is -1, but must be 0 to"]),
+        (f"[augmentation]\nshift = {10**30}", ["'augmentation.shift' is 1000", "but must be 0 to 1,000"]),
+        ("[input]\noffset = nan", ["'input.offset' is nan"]),
+        ("[input]\nscale = 1e300", ["'input.scale' is 1e+300"]),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, words: list[str]) -> None:
@@ -60,6 +71,11 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: list[str]) -> None
     assert message.startswith(str(path)) and "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_a_device_is_not_read() -> None:
+    with pytest.raises(ConfigError, match=r"/dev/zero: cannot be read .not a regular file."):
+        load_config(Path("/dev/zero"))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -105,6 +105,28 @@ def test_ctrl_c_saves_the_finished_iteration(tmp_path: Path) -> None:
     assert resumed.iteration == run.iteration in (1, 2)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"iteration": -5},
+        {"iteration": 10**9},
+        {"iteration": "x"},
+        {"best": None},
+        {"best": {}},
+        {"best": {"accuracy": -1.0}},
+        {"learner": {}},
+        {"learner": None},
+    ],
+    ids=str,
+)
+def test_a_checkpoint_that_holds_something_else_is_damaged(change: dict[str, Any], tmp_path: Path) -> None:
+    training(tmp_path).run()
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    torch.save(content | change, tmp_path / "checkpoint.pt")
+    with pytest.raises(DataError, match=r"checkpoint\.pt: is damaged; start the training again"):
+        training(tmp_path).resume()
+
+
 def test_resume_refuses_what_does_not_belong(tmp_path: Path) -> None:
     training(tmp_path).run()
     other = training(tmp_path, config(training={"seed": 5}))
