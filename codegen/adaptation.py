@@ -111,6 +111,8 @@ class Adaptation:
             return f"{alpha.shape[0]} rows of step sizes, but {len(self.updates)} layers"
         if any(part not in ("weight", "bias") for parts in self.updates for part in parts):
             return "a layer may update 'weight' and 'bias' only"
+        if any(len(set(parts)) < len(parts) for parts in self.updates):
+            return "a layer updates the same part twice"
         if not (0 <= self.rho_fw <= 999 and 0 <= self.rho_bw <= 999):
             return "clip ratios must lie in 0..999 thousandths"
         if self.loss != "softmax_cross_entropy":

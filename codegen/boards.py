@@ -46,7 +46,8 @@ class Board:
 
 
 # The same language and arithmetic on every board: docs/numerics.md needs IEEE float32 without contraction, and
-# -fno-math-errno lets __builtin_sqrtf become the core's own instruction.
+# -fno-math-errno lets __builtin_sqrtf become the core's own instruction. The arena is bytes that hold one type after
+# another (-fno-strict-aliasing), and counts as RAM like any other static (-fno-common).
 COMPILE_FLAGS = (
     "-std=c99",
     "-Wall",
@@ -56,6 +57,8 @@ COMPILE_FLAGS = (
     "-O2",
     "-ffp-contract=off",
     "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-fno-common",
     "-ffunction-sections",
     "-fdata-sections",
 )

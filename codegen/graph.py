@@ -163,6 +163,7 @@ class Graph:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weights", MappingProxyType(dict(self.weights)))
+        self._check_owners()
         object.__setattr__(self, "shapes", MappingProxyType(self._checked_shapes()))
 
     def _checked_shapes(self) -> dict[str, Shape]:
@@ -203,6 +204,14 @@ class Graph:
                 self.name,
                 "use a smaller input, fewer channels or less padding",
             )
+
+    def _check_owners(self) -> None:
+        """Each weight belongs to one layer: it has one step size, and one gradient."""
+        owned = [name for node in self.nodes for name in node.weight_names]
+        shared = [name for name in owned if owned.count(name) > 1]
+        if shared:
+            what, todo = f"weight '{shared[0]}' is used twice", "export the model with a weight of its own for each use"
+            raise UnsupportedError(what, self.name, todo)
 
     def _check_weights(self, node: Node, input_shape: Shape, where: str) -> None:
         for name, shape in zip(node.weight_names, node.weight_shapes(input_shape), strict=True):

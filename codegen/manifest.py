@@ -97,10 +97,12 @@ class Manifest:
         return cls.from_json(data, str(path))
 
 
-def firmware_id(model_sha256: str, command: str) -> str:
-    """32 hex digits that name what the firmware computes: the model, the options, the numerics."""
-    text = "\n".join((model_sha256, command, NUMERICS, str(MANIFEST_SCHEMA)))
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+def firmware_id(library: Mapping[str, str]) -> str:
+    """32 hex digits that name what the firmware computes, from the library's sources; the same for every board."""
+    digest = hashlib.sha256(str(MANIFEST_SCHEMA).encode())
+    for name, text in sorted(library.items()):
+        digest.update(f"{name} {len(text)}\n{text}".encode())
+    return digest.hexdigest()[:32]
 
 
 def _check(manifest: Manifest) -> None:

@@ -176,7 +176,7 @@ class Lowering:
     def weight(self, name: str) -> str:
         """C expression for the current value of a weight: in flash until it is first updated."""
         identifier = self.names[name]
-        expression = f"pmeta_weight(tensor_{identifier})" if name in self._learned else f"pmeta_{identifier}"
+        expression = f"pmeta_weight(tensor_{identifier})" if name in self._learned else f"pmeta_const_{identifier}"
         if self._loop is None:
             return expression
         return f"{expression} + {SLICE} * {prod(self.graph.weights[name].shape) // self.slices}"

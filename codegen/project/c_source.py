@@ -160,7 +160,7 @@ def _attention_constants(plan: Plan) -> Iterator[dict[str, Any]]:
         shape = plan.graph.shapes[layer.output if direction == "bw" else layer.input]
         rho = adaptation.rho_bw if direction == "bw" else adaptation.rho_fw
         fields = [f".channels = {module.channels}", f".size = {prod(shape[1:])}", f".rho = {rho}"]
-        fields += [f".{part} = pmeta_{name}_{part}" for part in ATTENTION_PARTS]
+        fields += [f".{part} = pmeta_const_{name}_{part}" for part in ATTENTION_PARTS]
         yield {"declaration": f"pmeta_attention_module {name}", "fields": fields}
 
 

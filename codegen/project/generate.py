@@ -130,8 +130,10 @@ def _move(source: Path, target: Path, moves: list[tuple[Path, Path]]) -> None:
 def _manifest(plan: Plan, model_sha256: str, boards: Sequence[Board]) -> Manifest:
     command = " ".join(["pmeta-gen model.onnx", *(f"--board {board.name}" for board in boards)])
     adaptation = plan.model.adaptation
+    # The id stands in the sources and follows from them: as they are without it, and without the boards.
+    anonymous = Title(comment_text(plan.model.graph.name), command="", model_sha256=model_sha256, firmware_id="00" * 16)
     return Manifest(
-        firmware_id=firmware_id(model_sha256, command),
+        firmware_id=firmware_id(library_sources(plan, anonymous)),
         model_sha256=model_sha256,
         command=command,
         numerics=NUMERICS,

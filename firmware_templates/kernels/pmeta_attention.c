@@ -2,6 +2,7 @@
 #include "pmeta_attention.h"
 
 #include "pmeta_math.h"
+#include "pmeta_numerics.h"
 
 #include <stddef.h>
 

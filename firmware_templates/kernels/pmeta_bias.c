@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_bias.h"
 
+#include "pmeta_numerics.h"
+
 #include <stddef.h>
 
 void pmeta_bias_gradient(int32_t channels, int32_t size, const float *g, const float *gamma_bw, float *grad)

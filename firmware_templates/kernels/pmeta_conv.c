@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_conv.h"
 
+#include "pmeta_numerics.h"
+
 #include <stddef.h>
 
 /* A half-open range. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_gemm.h"
 
+#include "pmeta_numerics.h"
+
 #include <stddef.h>
 
 void pmeta_gemm_forward(const pmeta_gemm_shape *s, const float *x, const float *w, const float *bias, float *y)

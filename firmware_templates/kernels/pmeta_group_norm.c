@@ -2,6 +2,7 @@
 #include "pmeta_group_norm.h"
 
 #include "pmeta_math.h"
+#include "pmeta_numerics.h"
 
 #include <stddef.h>
 

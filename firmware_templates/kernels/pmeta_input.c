@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_input.h"
 
+#include "pmeta_numerics.h"
+
 void pmeta_decode_uint8(int32_t channels, int32_t size, const uint8_t *sample, const float *scale, const float *offset,
                         float *x)
 {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_leaky_relu.h"
 
+#include "pmeta_numerics.h"
+
 #include <stddef.h>
 
 void pmeta_leaky_relu_forward(const pmeta_leaky_relu_shape *s, float *x, uint32_t *mask)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_math.h"
 
+#include "pmeta_numerics.h"
+
 #include <string.h>
 
 static float float_from_bits(uint32_t bits)

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_max_pool.h"
 
+#include "pmeta_numerics.h"
+
 #include <stddef.h>
 
 /* Number of the winning tap (row-major in the kernel) of the window whose first tap lies at (row, column). */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_relu.h"
 
+#include "pmeta_numerics.h"
+
 #include <stddef.h>
 
 void pmeta_relu_forward(int32_t count, float *x, uint32_t *mask)

@@ -2,6 +2,7 @@
 #include "pmeta_softmax_cross_entropy.h"
 
 #include "pmeta_math.h"
+#include "pmeta_numerics.h"
 
 float pmeta_softmax_cross_entropy(int32_t ways, const float *logits, int32_t label, float *g)
 {

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_update.h"
 
+#include "pmeta_numerics.h"
+
 void pmeta_clear(int32_t count, float *grad)
 {
     for (int32_t e = 0; e < count; e++) {

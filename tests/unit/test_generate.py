@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import platform
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.modelfile import save_model
 from pmeta.codegen.project import fit
 from pmeta.codegen.project.generate import generate, write_project
+from pmeta.codegen.project.resources import firmware_templates
 from tests.compiled import compiler
 from tests.models import random_4conv
 
@@ -201,6 +204,11 @@ HOSTILE = {
     "relu1": "norm_1",  # the same identifier as norm-1
     "conv4": "4 ünïcode \n\\",
     "fc1.weight": '"); system("x',
+    "conv2.weight": "weight",  # as in pmeta_weight(), pmeta_step(), ...
+    "conv3.weight": "step",
+    "norm2.weight": "predict",
+    "norm2.bias": "arena",
+    "norm3.weight": "firmware_id",
     "fc1.bias": "",
 }
 
@@ -213,6 +221,35 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
     for source in sorted((tmp_path / "p" / "lib" / "pmeta_model" / "src").glob("pmeta_[pw]*.c")):
         subprocess.run([compiler(), *COMPILE_FLAGS, "-c", str(source), "-o", "/dev/null"], check=True)
     assert "49" not in (tmp_path / "p" / "README.md").read_text().splitlines()[0]
+
+
+def test_the_firmware_id_names_what_is_computed(model_path: Path, tmp_path: Path) -> None:
+    """Not the boards it is generated for: a saved state moves between them. But every change of the code."""
+
+    def identity(path: Path, *boards: str) -> str:
+        return generate(path, boards).manifest.firmware_id
+
+    first = identity(model_path, "native")
+    assert identity(model_path, "native", "netduinoplus2") == first
+    other = tmp_path / "other.onnx"
+    save_model(random_4conv(2, width=4, alpha=alpha_from(0)), other)
+    assert identity(other, "native") != first
+    with mock.patch("pmeta.codegen.project.c_source.template_text", return_value="/* a later generator */"):
+        assert identity(model_path, "native") != first
+
+
+@pytest.mark.parametrize("flags", [["-ffast-math"], ["-std=gnu99", "-mfma"]])
+def test_a_compiler_that_would_change_bits_is_refused(flags: list[str]) -> None:
+    """Where the library is built without its own flags."""
+    if "-mfma" in flags and not (platform.machine() == "x86_64" and "gcc" in compiler()):
+        pytest.skip("for GCC on x86-64; clang keeps to a pragma")
+    kernel = firmware_templates() / "kernels" / "pmeta_conv.c"
+    command = [compiler(), *flags, "-O2", "-c", str(kernel), "-o", "/dev/null"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "pmeta needs" in done.stderr
+    accepted = ["-ffp-contract=off", "-DPMETA_FP_CONTRACT_OFF"] if "-mfma" in flags else ["-fno-fast-math"]
+    subprocess.run([*command, *accepted], check=True)
 
 
 @pytest.mark.parametrize(

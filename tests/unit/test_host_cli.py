@@ -103,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     shapes = model.graph.weights
     tensors = tuple(LearnedTensor(name, layer, shapes[name].shape, (1, 2)) for name, layer in learned.items())
     digest = sha256_of(folder / "model.onnx")
-    identity = firmware_id(digest, "pmeta-gen")
+    identity = firmware_id({"model": digest})
     manifest = Manifest(identity, digest, "pmeta-gen", NUMERICS, SHAPE, 256, 3, 2, ("native",), tensors, ())
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     rng = np.random.default_rng(0)
