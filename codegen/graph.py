@@ -50,6 +50,7 @@ class Node:
     """One operator of the graph. Its subclasses live in `pmeta.codegen.operators`, one file each."""
 
     slicing: ClassVar[Slicing] = Slicing.NO
+    reads_uint8: ClassVar[bool] = False  # whether its forward kernel takes the sample as it travels
 
     name: str  # unique in the graph; also the layer's name where the node is a layer
     input: str  # the activation it reads, or the first of them

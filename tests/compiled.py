@@ -6,9 +6,12 @@ shows as a wrong bit.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import functools
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,9 +20,12 @@ import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import COMPILE_FLAGS
-from pmeta.codegen.plan.plan import STRATEGIES, Plan, Strategy, make_plan
+from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.project.c_source import Title, library_sources, sample_bytes, state_bytes
+from pmeta.codegen.project.templates import files_in
 
+MODEL_SOURCES = ("pmeta_model.c", "pmeta_plan.c", "pmeta_weights.c")  # the other files are the kernels'
 TITLE = Title(title="test", command="pmeta-gen --board native", model_sha256="0" * 64, firmware_id="5a" * 16)
 
 
@@ -38,6 +44,19 @@ def write_library(plan: Plan, folder: Path) -> list[Path]:
     return sorted(folder / name for name in sources if name.endswith(".c"))
 
 
+@functools.cache
+def kernel_objects() -> tuple[str, ...]:
+    """The kernels, which are the same for every model, as object files: compiled once."""
+    folder = Path(tempfile.mkdtemp(prefix="pmeta-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    sources = files_in("kernels", (".c", ".h"))
+    for name, text in sources.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    files = [name for name in sources if name.endswith(".c")]
+    subprocess.run([compiler(), *COMPILE_FLAGS, "-fPIC", "-c", *files], check=True, cwd=folder)
+    return tuple(str((folder / name).with_suffix(".o")) for name in files)
+
+
 class CompiledModel:
     """The library of one model as a shared object."""
 
@@ -51,12 +70,13 @@ class CompiledModel:
         """`edit_plan` changes the text of pmeta_plan.c before it is compiled: to break it on purpose."""
         self.model = model
         self.plan = make_plan(model, strategies)
-        files = write_library(self.plan, folder)
+        write_library(self.plan, folder)
         if edit_plan is not None:
             source = folder / "pmeta_plan.c"
             source.write_text(edit_plan(source.read_text(encoding="utf-8")), encoding="utf-8")
         library = folder / "libpmeta_model.so"
-        command = [compiler(), *COMPILE_FLAGS, "-fPIC", "-shared", "-o", str(library), *map(str, files)]
+        own = [str(folder / name) for name in MODEL_SOURCES]
+        command = [compiler(), *COMPILE_FLAGS, "-fPIC", "-shared", "-o", str(library), *own, *kernel_objects()]
         subprocess.run(command, check=True)
         self._library = ctypes.CDLL(str(library))
         self._arena = (ctypes.c_uint8 * self.plan.arena_bytes).in_dll(self._library, "pmeta_arena")

@@ -22,6 +22,7 @@ class Conv(Node):
     """y[f] = b[f] + Σ_{c,i,j} w[f,c,i,j]·x[c, ·] over (C, H, W) maps; taps outside the input are skipped."""
 
     slicing: ClassVar[Slicing] = Slicing.HEAD
+    reads_uint8: ClassVar[bool] = True
 
     weight: str  # name of w, (F, C, kernel_h, kernel_w)
     bias: str | None  # name of b, (F,)
@@ -81,8 +82,14 @@ class Conv(Node):
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         y = low.buffer("y", low.output_shape, Role.MAP)
+        shape, weight = low.shape_constant(), low.weight(self.weight)
         bias = low.weight(self.bias) if self.bias else None
-        low.call("pmeta_conv_forward", low.shape_constant(), x, low.weight(self.weight), bias, y, writes=[y])
+        if x == low.encoded_sample:
+            row = low.buffer("row", (low.input_shape[2],), Role.SCRATCH)
+            sample = ("sample", "input_scale", "input_offset")
+            low.call("pmeta_conv_forward_uint8", shape, *sample, row, weight, bias, y, writes=[row, y])
+        else:
+            low.call("pmeta_conv_forward", shape, x, weight, bias, y, writes=[y])
         return y
 
     def lower_again(self, low: Lowering, x: Buffer) -> Buffer:

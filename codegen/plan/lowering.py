@@ -36,6 +36,7 @@ class Lowering:
         self._external: dict[Buffer, None] = {}
         self.gradient_needed = gradient_needed(graph, learning)
         self.sample: Buffer | None = None  # decoded, as long as nobody has changed it
+        self.encoded_sample: Buffer | None = None  # stands for the sample as it travels, where nobody needs it decoded
         self.sample_again = Buffer("x0_again", "float", graph.input_shape, Role.MAP)  # decoded for the backward pass
         self.recomputed = False  # whether the backward pass will compute this segment's maps again
         self._node: Node = graph.nodes[0]
@@ -137,7 +138,7 @@ class Lowering:
 
         The sample is not kept: the backward pass decodes it again.
         """
-        if x == self.sample:
+        if x in (self.sample, self.encoded_sample):
             return self.sample_again
         held = self._promoted(x)
         self._held.add(whole(held))

@@ -12,26 +12,12 @@ from pmeta.codegen.plan.learning import Learning, learned_weights, learning_in_s
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.placement import Block, Interval, Placement, place
 from pmeta.codegen.plan.program import Buffer, Program, Role
-from pmeta.codegen.plan.segments import Segment, relu_after_pool, segments
+from pmeta.codegen.plan.segments import relu_after_pool
+from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.plan.walk import lower_adapt, lower_predict
 
 ARENA_ALIGNMENT = 8
 STATE_BYTES = 16  # static state of lib/pmeta_model beside the arena: step, samples, two checksums
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A choice among plans that compute the same bits."""
-
-    slice_channels: int | None  # channels per slice where no normalization says; None: no slices
-    recompute: bool  # x̂ of a convolution that reads the sample, rather than keep it
-
-
-# The simplest first: of equal arenas the first is taken.
-STRATEGIES = (
-    Strategy(None, False),
-    *(Strategy(channels, recompute) for channels in (4, 2, 1) for recompute in (False, True)),
-)
 
 
 @dataclass(frozen=True)
@@ -120,9 +106,8 @@ def make_plan(model: Model, strategies: Sequence[Strategy] = STRATEGIES) -> Plan
 
 
 def _plan_with(model: Model, graph: Graph, names: Names, strategy: Strategy) -> Plan:
-    chosen = segments(graph, strategy.slice_channels)
-    adapt, program_of_step = _adapt_programs(model, graph, chosen, strategy.recompute, names)
-    predict = lower_predict(model, graph, chosen, names)
+    adapt, program_of_step = _adapt_programs(model, graph, strategy, names)
+    predict = lower_predict(model, graph, strategy, names)
     learned = _learned(model, names)
     timeline = Timeline.of(tuple(len(adapt[index].calls) for index in program_of_step), len(predict.calls))
     blocks = _blocks(adapt, program_of_step, predict, learned, timeline)
@@ -141,7 +126,7 @@ def _check_supported(model: Model) -> None:
 
 
 def _adapt_programs(
-    model: Model, graph: Graph, chosen: Sequence[Segment], recompute: bool, names: Names
+    model: Model, graph: Graph, strategy: Strategy, names: Names
 ) -> tuple[tuple[Program, ...], tuple[int, ...]]:
     """One program per set of weights that learn, and which of them each step runs."""
     index_of: dict[Learning, int] = {}
@@ -152,7 +137,7 @@ def _adapt_programs(
         if learning not in index_of:
             index_of[learning] = len(programs)
             name = f"adapt_{len(programs) + 1}"
-            programs.append(lower_adapt(model, graph, chosen, recompute, names, step, name))
+            programs.append(lower_adapt(model, graph, strategy, names, step, name))
         order.append(index_of[learning])
     return tuple(programs), tuple(order)
 

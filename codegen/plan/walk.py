@@ -6,7 +6,6 @@ need: no store for a layer that does not learn, no gradient below the lowest lay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -18,7 +17,8 @@ from pmeta.codegen.plan.learning import PARTS, Learning, learning_in_step
 from pmeta.codegen.plan.lowering import Lowering
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.program import Buffer, Program, Role
-from pmeta.codegen.plan.segments import Segment
+from pmeta.codegen.plan.segments import Segment, segments
+from pmeta.codegen.plan.strategy import Strategy
 
 
 @dataclass
@@ -26,21 +26,25 @@ class Walk:
     """Lowers one program."""
 
     low: Lowering
-    segments: Sequence[Segment]
-    recompute: bool  # rather than keep x̂ of a convolution that reads the sample
+    strategy: Strategy
     _values: dict[str, Buffer] = field(default_factory=dict)  # activations, then gradients, still to be read
 
     def __post_init__(self) -> None:
         self.low.live = self._values
+        self.segments = segments(self.low.graph, self.strategy.slice_channels)
 
     # --- forward --------------------------------------------------------------------------------------------
 
     def forward(self) -> Buffer:
         """All nodes; returns the buffer with the logits."""
         graph = self.low.graph
-        self.low.sample = self._values[graph.input] = Buffer("x0", "float", graph.input_shape, Role.MAP)
+        self._values[graph.input] = x = Buffer("x0", "float", graph.input_shape, Role.MAP)
         self.low.enter(graph.nodes[0], "forward")
-        self._decode_sample(self.low.sample)
+        if self.strategy.encoded and all(self._can_read_encoded(node) for node in graph.readers(graph.input)):
+            self.low.encoded_sample = x
+        else:
+            self.low.sample = x
+            self._decode_sample(x)
         for index, segment in enumerate(self.segments):
             later = {name for other in self.segments[index + 1 :] for name in other.head.inputs}
             self._values[segment.output] = self._forward_segment(segment, later)
@@ -80,13 +84,20 @@ class Walk:
         norms = [node for node in nodes if isinstance(node, GroupNorm)]
         reads_sample = segment.head.inputs == (low.graph.input,)
         return (
-            self.recompute
+            self.strategy.recompute
             and segment.slices > 1
             and bool(learning)
             and not attended
             and reads_sample
             and norms == [nodes[1]]
         )
+
+    def _can_read_encoded(self, node: Node) -> bool:
+        """Not where forward attention looks at the sample."""
+        low = self.low
+        attention = low.model.adaptation.attention.get(node.name)
+        attended = (node.name, "weight") in low.learning and attention is not None and attention.fw is not None
+        return node.reads_uint8 and low.model.adaptation.encoding.kind == "uint8" and not attended
 
     def _decode_sample(self, x: Buffer) -> None:
         """The sample as the first map."""
@@ -141,12 +152,13 @@ class Walk:
         low.enter(head, "backward")
         recomputed = self._is_recomputed(segment)
         stored = low.noted("stored") if head.is_layer and low.learns("weight") else None
-        if recomputed or (stored is not None and stored.x == low.sample_again):
+        needs_decoded = recomputed and low.encoded_sample is None
+        if needs_decoded or (stored is not None and stored.x == low.sample_again):
             self._decode_sample(low.sample_again)
         if recomputed:
             low.begin_loop(f"{head.name}, backward", segment.slices)
             low.compute_again(True)
-            x = low.sample_again
+            x = low.encoded_sample or low.sample_again
             for node in segment.nodes[:2]:
                 low.enter(node, "backward")
                 x = node.lower_again(low, x)
@@ -194,20 +206,18 @@ class Walk:
         self._values[name] = gx
 
 
-def lower_adapt(
-    model: Model, graph: Graph, segments: Sequence[Segment], recompute: bool, names: Names, step: int, name: str
-) -> Program:
+def lower_adapt(model: Model, graph: Graph, strategy: Strategy, names: Names, step: int, name: str) -> Program:
     """The program for one support sample of a step."""
-    walk = Walk(Lowering(model, graph, names, learning_in_step(model, step)), segments, recompute)
+    walk = Walk(Lowering(model, graph, names, learning_in_step(model, step)), strategy)
     logits = walk.forward()
     walk.copy_logits(logits)
     walk.backward(walk.loss(logits))
     return walk.low.program(name)
 
 
-def lower_predict(model: Model, graph: Graph, segments: Sequence[Segment], names: Names) -> Program:
+def lower_predict(model: Model, graph: Graph, strategy: Strategy, names: Names) -> Program:
     """The program for one query sample."""
     nothing: Learning = frozenset()
-    walk = Walk(Lowering(model, graph, names, nothing), segments, recompute=False)
+    walk = Walk(Lowering(model, graph, names, nothing), strategy)
     walk.copy_logits(walk.forward())
     return walk.low.program("predict")

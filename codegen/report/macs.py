@@ -53,8 +53,11 @@ def _nothing(_: _Layer) -> int:
 _MACS: dict[str, Callable[[_Layer], int]] = {
     "memcpy": _nothing,
     "pmeta_add": lambda layer: prod(layer.shape_in),
+    "pmeta_concat_forward": _nothing,
+    "pmeta_concat_input_gradient": _nothing,
     "pmeta_decode_uint8": lambda layer: prod(layer.shape_in),
     "pmeta_conv_forward": lambda layer: layer.dense,
+    "pmeta_conv_forward_uint8": lambda layer: layer.dense,
     "pmeta_conv_weight_gradient": lambda layer: layer.sparse,
     "pmeta_conv_input_gradient": lambda layer: layer.dense,
     "pmeta_gemm_forward": lambda layer: layer.dense,

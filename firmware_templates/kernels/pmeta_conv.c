@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_conv.h"
 
+#include "pmeta_input.h"
 #include "pmeta_numerics.h"
 
 #include <stddef.h>
@@ -29,6 +30,17 @@ static range outputs_inside(int32_t outputs, int32_t inputs, int32_t stride, int
     return r;
 }
 
+/* y (F, out_h, out_w) starts at the bias, or at +0. */
+static void start_at_bias(const pmeta_conv_shape *s, const float *bias, float *y)
+{
+    const int32_t out_size = s->out_h * s->out_w;
+    for (int32_t f = 0; f < s->filters; f++) {
+        for (int32_t p = 0; p < out_size; p++) {
+            *y++ = (bias != NULL) ? bias[f] : 0.0f;
+        }
+    }
+}
+
 /* Adds one tap, w * x, to every output pixel of y (out_h, out_w) that it reaches: taps are the outer loop, so that the
  * inner one runs along a row; each pixel still sums its taps in order. */
 static void add_tap(const pmeta_conv_shape *s, const float *x, float w, int32_t i, int32_t j, float *y)
@@ -38,10 +50,10 @@ static void add_tap(const pmeta_conv_shape *s, const float *x, float w, int32_t 
     const range rows = outputs_inside(s->out_h, s->in_h, s->stride_h, first_row);
     const range columns = outputs_inside(s->out_w, s->in_w, s->stride_w, first_column);
     for (int32_t oh = rows.begin; oh < rows.end; oh++) {
-        const float *in = x + (oh * s->stride_h + first_row) * s->in_w + first_column;
+        const float *in = x + (oh * s->stride_h + first_row) * s->in_w;
         float *out = y + oh * s->out_w;
         for (int32_t ow = columns.begin; ow < columns.end; ow++) {
-            out[ow] += w * in[ow * s->stride_w];
+            out[ow] += w * in[ow * s->stride_w + first_column];
         }
     }
 }
@@ -50,10 +62,8 @@ void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, const float *
 {
     const int32_t in_size = s->in_h * s->in_w;
     const int32_t out_size = s->out_h * s->out_w;
+    start_at_bias(s, bias, y);
     for (int32_t f = 0; f < s->filters; f++) {
-        for (int32_t p = 0; p < out_size; p++) {
-            y[p] = (bias != NULL) ? bias[f] : 0.0f;
-        }
         for (int32_t c = 0; c < s->channels; c++) {
             for (int32_t i = 0; i < s->kernel_h; i++) {
                 for (int32_t j = 0; j < s->kernel_w; j++) {
@@ -65,6 +75,43 @@ void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, const float *
     }
 }
 
+/* Adds what row r of the input, in (in_w), contributes to y (out_h, out_w) through the kernel w (kernel_h, kernel_w) of
+ * one channel. Rows that come in order add each pixel's taps in order. */
+static void add_row(const pmeta_conv_shape *s, const float *in, int32_t r, const float *w, float *y)
+{
+    for (int32_t i = 0; i < s->kernel_h; i++) {
+        const int32_t row = r + s->pad_top - i * s->dilation_h;
+        const int32_t oh = row / s->stride_h;
+        if (row < 0 || row % s->stride_h != 0 || oh >= s->out_h) {
+            continue;
+        }
+        for (int32_t j = 0; j < s->kernel_w; j++) {
+            const int32_t first_column = j * s->dilation_w - s->pad_left;
+            const range columns = outputs_inside(s->out_w, s->in_w, s->stride_w, first_column);
+            for (int32_t ow = columns.begin; ow < columns.end; ow++) {
+                y[oh * s->out_w + ow] += w[i * s->kernel_w + j] * in[ow * s->stride_w + first_column];
+            }
+        }
+    }
+}
+
+void pmeta_conv_forward_uint8(const pmeta_conv_shape *s, const uint8_t *sample, const float *scale, const float *offset,
+                              float *row, const float *w, const float *bias, float *y)
+{
+    const int32_t taps = s->kernel_h * s->kernel_w;
+    const int32_t out_size = s->out_h * s->out_w;
+    start_at_bias(s, bias, y);
+    for (int32_t c = 0; c < s->channels; c++) {
+        for (int32_t r = 0; r < s->in_h; r++) {
+            pmeta_decode_uint8(1, s->in_w, sample, scale + c, offset + c, row);
+            sample += s->in_w;
+            for (int32_t f = 0; f < s->filters; f++) {
+                add_row(s, row, r, w + (f * s->channels + c) * taps, y + f * out_size);
+            }
+        }
+    }
+}
+
 /* The transpose of add_tap: spreads w * gy to the inputs that the tap reads. */
 static void spread_tap(const pmeta_conv_shape *s, const float *gy, float w, int32_t i, int32_t j, float *gx)
 {
@@ -73,10 +120,10 @@ static void spread_tap(const pmeta_conv_shape *s, const float *gy, float w, int3
     const range rows = outputs_inside(s->out_h, s->in_h, s->stride_h, first_row);
     const range columns = outputs_inside(s->out_w, s->in_w, s->stride_w, first_column);
     for (int32_t oh = rows.begin; oh < rows.end; oh++) {
-        float *in = gx + (oh * s->stride_h + first_row) * s->in_w + first_column;
+        float *in = gx + (oh * s->stride_h + first_row) * s->in_w;
         const float *out = gy + oh * s->out_w;
         for (int32_t ow = columns.begin; ow < columns.end; ow++) {
-            in[ow * s->stride_w] += w * out[ow];
+            in[ow * s->stride_w + first_column] += w * out[ow];
         }
     }
 }
@@ -109,10 +156,10 @@ static float tap_gradient(const pmeta_conv_shape *s, const float *x, const float
     const range columns = outputs_inside(s->out_w, s->in_w, s->stride_w, first_column);
     float d = 0.0f;
     for (int32_t oh = rows.begin; oh < rows.end; oh++) {
-        const float *in = x + (oh * s->stride_h + first_row) * s->in_w + first_column;
+        const float *in = x + (oh * s->stride_h + first_row) * s->in_w;
         const float *out = gy + oh * s->out_w;
         for (int32_t ow = columns.begin; ow < columns.end; ow++) {
-            d += out[ow] * in[ow * s->stride_w];
+            d += out[ow] * in[ow * s->stride_w + first_column];
         }
     }
     return d;

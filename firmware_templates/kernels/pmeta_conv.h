@@ -22,6 +22,11 @@ void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, /* (C, in_h, 
                         const float *bias,                         /* (F,) */
                         float *y);                                 /* (F, out_h, out_w) */
 
+/* The same of a sample as it travels, decoded row by row: row (in_w) is scratch. */
+void pmeta_conv_forward_uint8(const pmeta_conv_shape *s, const uint8_t *sample, /* (C, in_h, in_w) */
+                              const float *scale, const float *offset,          /* (C,) */
+                              float *row, const float *w, const float *bias, float *y);
+
 void pmeta_conv_input_gradient(const pmeta_conv_shape *s, const float *w, const float *gy, /* (F, out_h, out_w) */
                                float *gx);                                                 /* (C, in_h, in_w) */
 

@@ -12,7 +12,7 @@ import pytest
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.plan.learning import learned_weights
-from pmeta.codegen.plan.plan import STRATEGIES, Strategy
+from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
 from tests.compiled import CompiledModel

@@ -12,13 +12,14 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
-from pmeta.codegen.plan.plan import STRATEGIES, Plan, Strategy, make_plan
+from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Program
+from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from tests.models import random_4conv
 
 pytestmark = pytest.mark.unit
 
-WHOLE_MAPS = Strategy(slice_channels=None, recompute=False)
+WHOLE_MAPS = Strategy(slice_channels=None)
 LAYERS = ["conv1", "norm1", "conv2", "norm2", "conv3", "norm3", "conv4", "norm4", "fc"]
 
 

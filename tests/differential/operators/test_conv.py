@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pmeta.codegen.adaptation import InputEncoding
 from pmeta.codegen.operators import Conv, Window
 from pmeta.host.simulator.operators import conv
 from pmeta.host.simulator.operators.operator import Gamma
+from pmeta.host.simulator.sample_pass import decode
 from tests.differential.operators.comparison import (
     accumulator,
     assert_accumulates,
@@ -56,6 +58,24 @@ def test_forward(
     layer = node(filters, window)
     y = unwritten(*layer.output_shape(x.shape))
     call("pmeta_conv_forward", layer.shape_constants(x.shape), x, w, b, y)
+    assert_same(y, conv.forward(x, w, b, window))
+
+
+@examples
+@given(generators, windows(), channel_counts, channel_counts, st.booleans())
+def test_forward_of_an_encoded_sample(
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int, has_bias: bool
+) -> None:
+    """The same as decoding it first."""
+    window, size = window_and_size
+    sample = rng.integers(0, 256, (channels, *size), np.uint8)
+    scale, offset = values(rng, channels), values(rng, channels)
+    w, b = values(rng, filters, channels, *window.kernel), values(rng, filters) if has_bias else None
+    layer = node(filters, window)
+    row, y = unwritten(size[1]), unwritten(*layer.output_shape(sample.shape))
+    shape = layer.shape_constants(sample.shape)
+    call("pmeta_conv_forward_uint8", shape, sample, scale, offset, row, w, b, y)
+    x = decode(sample, InputEncoding("uint8", tuple(map(float, scale)), tuple(map(float, offset))))
     assert_same(y, conv.forward(x, w, b, window))
 
 

@@ -1,0 +1,26 @@
+"""The ways to plan that give the same bits, and differ in memory and in work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to plan."""
+
+    slice_channels: int | None  # channels per slice where no normalization says; None: whole maps, no slices
+    recompute: bool = False  # x̂ of a convolution that reads the sample is computed again rather than kept
+    encoded: bool = False  # the first convolution reads a uint8 sample as it travels, rather than decoded
+
+
+# The simplest first: of equal arenas the first is taken.
+STRATEGIES = (
+    Strategy(None),
+    *(
+        Strategy(channels, recompute, encoded)
+        for channels in (4, 2, 1)
+        for recompute in (False, True)
+        for encoded in (False, True)
+    ),
+)
