@@ -28,7 +28,7 @@ class TaskProgress:
         self._losses: list[float] = []
         self._progress = Progress(
             TextColumn("{task.description:<15}"),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=15),
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
@@ -51,14 +51,17 @@ class TaskProgress:
                 self._step_bar(f"queries {event.phase}", len(self._task.query_x), event.index, verdict)
             case SampleDone():
                 self._losses = [*self._losses[: event.index], float(event.loss)]
-                loss = f"loss {sum(self._losses) / len(self._losses):.4f}"
-                self._step_bar(f"step {event.step}", len(self._task.support_x), event.index, loss)
+                self._step_bar(f"step {event.step}", len(self._task.support_x), event.index, self._mean_loss())
             case StepDone():
-                note = f"loss {sum(self._losses) / len(self._losses):.4f}  {verdict}"
+                note = f"{self._mean_loss()}  {verdict}"
                 self._progress.update(self._bars[f"step {event.step}"], note=note)
             case Resumed():
                 at = f"step {event.step}, sample {event.samples}"
                 self._progress.console.print(f"[yellow]the device lost the session; going on from {at}[/yellow]")
+
+    def _mean_loss(self) -> str:
+        loss = sum(self._losses) / len(self._losses)
+        return f"loss {loss:.4f}" if abs(loss) < 1e4 else f"loss {loss:.2e}"  # 1e36 where a step size is too large
 
     def _step_bar(self, name: str, total: int, index: int, note: str) -> None:
         if name not in self._bars:
