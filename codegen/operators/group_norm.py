@@ -107,7 +107,7 @@ class GroupNorm(Node):
         return z
 
     def _normalized(self, low: Lowering, x: Buffer) -> Buffer:
-        rstd = low.buffer("rstd", (self.groups // low.slices,), Role.STORE)
+        rstd = low.buffer("rstd", (self.groups // low.slices,), Role.STORE) if low.needs_input_gradient else None
         low.note("rstd", rstd)
         low.call("pmeta_group_norm_normalize", low.shape_constant(), x, rstd, writes=[x, rstd])
         return x

@@ -17,7 +17,8 @@ from pmeta.codegen.modelfile import ATTENTION_PARTS
 from pmeta.codegen.plan.lowering import SLICE
 from pmeta.codegen.plan.plan import STATE_BYTES, LearnedWeight, Plan
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role
-from pmeta.codegen.project.templates import files_in, render, template_text
+from pmeta.codegen.project.kernel_files import headers_of, kernel_files
+from pmeta.codegen.project.templates import render, template_text
 
 FLOATS_PER_ROW = 6
 LINE_WIDTH = 112  # of the statements in pmeta_plan.c, without their indentation
@@ -52,14 +53,15 @@ def comment_text(text: str) -> str:
 def library_sources(plan: Plan, title: Title) -> dict[str, str]:
     """File name -> text of lib/pmeta_model/src."""
     common: dict[str, Any] = {"title": title.title, "command": title.command, "model_sha256": title.model_sha256}
-    kernels = files_in("kernels", (".c", ".h"))
+    called = (call.function for program in (*plan.adapt, plan.predict) for call in program.calls)
+    headers = headers_of(name.rsplit(" ", 1)[-1] for name in called)
     arrays = list(_arrays(plan))
     return {
-        **kernels,
+        **kernel_files(headers),
         "pmeta_model.h": render("model/pmeta_model.h.j2", **common, **_header_values(plan)),
         "pmeta_model.c": template_text("model/pmeta_model.c"),
         "pmeta_plan.h": render("model/pmeta_plan.h.j2", **common, **_plan_header_values(plan)),
-        "pmeta_plan.c": render("model/pmeta_plan.c.j2", **common, **_plan_values(plan, title, tuple(kernels))),
+        "pmeta_plan.c": render("model/pmeta_plan.c.j2", **common, **_plan_values(plan, title, headers)),
         "pmeta_weights.h": render("model/pmeta_weights.h.j2", **common, arrays=arrays),
         "pmeta_weights.c": render("model/pmeta_weights.c.j2", **common, arrays=arrays),
     }
@@ -98,7 +100,7 @@ def _plan_header_values(plan: Plan) -> dict[str, Any]:
     return {"arena_bytes": plan.arena_bytes, "tensors": [_tensor(plan, weight) for weight in plan.learned]}
 
 
-def _plan_values(plan: Plan, title: Title, kernels: Sequence[str]) -> dict[str, Any]:
+def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, Any]:
     programs = [_program(plan, program) for program in (*plan.adapt, plan.predict)]
     identity = bytes.fromhex(title.firmware_id)
     return {
@@ -106,7 +108,7 @@ def _plan_values(plan: Plan, title: Title, kernels: Sequence[str]) -> dict[str, 
         "lower_bound": plan.placement.lower_bound,
         "arena_table": list(_arena_table(plan)),
         "firmware_id_bytes": [f"0x{byte:02x}" for byte in identity],
-        "kernel_headers": [name for name in kernels if name.endswith(".h")],
+        "kernel_headers": headers,
         "constants": [*_shape_constants(plan), *_attention_constants(plan), *_input_constants(plan)],
         "tensors": [_tensor(plan, weight) for weight in plan.learned],
         "programs": programs,
@@ -187,17 +189,24 @@ def _array(identifier: str, array: Float32Array) -> dict[str, Any]:
 
 
 def _program(plan: Plan, program: Program) -> dict[str, Any]:
-    steps = [str(k) for k in plan.steps_of(program)]
+    steps = plan.steps_of(program)
     is_adapt = bool(steps)
     parameters = "const uint8_t *sample, "
     parameters += "uint32_t label, float *logits, float *loss" if is_adapt else "float *logits"
     return {
         "name": program.name,
-        "title": f"One support sample, step {', '.join(steps)}." if is_adapt else "One query sample.",
+        "title": f"One support sample, {_steps(steps)}." if is_adapt else "One query sample.",
         "parameters": parameters,
         "locals": [_local(plan, program, buffer) for buffer in (*program.buffers, *program.external)],
         "groups": list(_groups(program)),
     }
+
+
+def _steps(steps: Sequence[int]) -> str:
+    """step 2; steps 2 and 3; steps 1, 2 and 4."""
+    if len(steps) == 1:
+        return f"step {steps[0]}"
+    return f"steps {', '.join(map(str, steps[:-1]))} and {steps[-1]}"
 
 
 def _local(plan: Plan, program: Program, buffer: Buffer) -> dict[str, str]:

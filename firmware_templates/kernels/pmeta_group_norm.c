@@ -23,9 +23,12 @@ void pmeta_group_norm_normalize(const pmeta_group_norm_shape *s, float *x, float
     const int32_t count = s->channels / s->groups * s->size;
     for (int32_t group = 0; group < s->groups; group++) {
         const float mean = pmeta_lane_sum(x, count) / (float)count;
-        rstd[group] = reciprocal_deviation(x, count, mean, s->epsilon);
+        const float scale = reciprocal_deviation(x, count, mean, s->epsilon);
         for (int32_t e = 0; e < count; e++) {
-            x[e] = (x[e] - mean) * rstd[group];
+            x[e] = (x[e] - mean) * scale;
+        }
+        if (rstd != NULL) {
+            rstd[group] = scale;
         }
         x += count;
     }

@@ -12,7 +12,7 @@ typedef struct pmeta_group_norm_shape {
     float epsilon;
 } pmeta_group_norm_shape;
 
-/* In place: x (C, H, W) becomes the normalized input. rstd (groups,): 1 / standard deviation. */
+/* In place: x (C, H, W) becomes the normalized input. rstd (groups,): 1 / standard deviation, or NULL. */
 void pmeta_group_norm_normalize(const pmeta_group_norm_shape *s, float *x, float *rstd);
 
 /* z = xhat * scale + shift; z may be xhat itself. */

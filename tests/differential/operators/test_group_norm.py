@@ -62,6 +62,9 @@ def test_forward(
     expected, saved = group_norm.GroupNormOperator().forward(layer, {"scale": scale, "shift": shift}, x)
     assert_same(x_hat, saved.x_hat)
     assert_same(rstd, saved.rstd[:, 0])
+    alone = in_place(x)
+    call("pmeta_group_norm_normalize", constants, alone, None)
+    assert_same(alone, saved.x_hat)
     call("pmeta_group_norm_affine", constants, x_hat, scale, shift, z)
     assert_same(z, expected)
 
