@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 
+from pmeta.codegen import cli_errors
+from pmeta.codegen.errors import BuildError
 from pmeta.codegen.taskfile import Task, load_tasks
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,6 +50,12 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         console.print(f"[red]the demo stopped: {shlex.join(error.cmd)} ended with exit code {error.returncode}[/red]")
         return 1
+    except FileNotFoundError as error:
+        console.print(f"[red]{error.filename} is not installed; run: make setup-demo[/red]")
+        return BuildError.exit_code
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        return cli_errors.INTERRUPTED
     finally:
         stop(board)
     console.print(f"\nWhere each byte goes: {ROOT / FOLDER / 'report.html'}")
