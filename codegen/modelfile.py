@@ -29,11 +29,12 @@ from pmeta.codegen.adaptation import (
 )
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.files import read_file, replacement
-from pmeta.codegen.graph import Float32Array, Graph, Shape, frozen_float32
-from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators import OPERATORS
+from pmeta.codegen.graph import Float32Array, Graph, Shape
+from pmeta.codegen.onnx_graph import NodeReader, tensor_value
+from pmeta.codegen.onnx_node import Constant
 
-OPSET = 21  # the first whose GroupNormalization has one scale per channel
+OPSET = 21  # that is written: the first whose GroupNormalization has one scale per channel
+OLDEST_OPSET = 17  # that is read: from here on all other operators mean the same
 IR_VERSION = 10
 MAX_FILE_BYTES = 512 * 1024 * 1024
 RECORD_KEY = "pmeta"
@@ -64,9 +65,10 @@ def load_model(path: Path) -> Model:
         raise ModelError(
             "has no adaptation record", str(path), "export it with pmeta-train, which adds step sizes and the record"
         )
-    weights = _initializers(proto, path)
-    graph = _graph_from_proto(proto, weights, path)
-    return Model(graph, _adaptation_from(record_text, graph, weights, path))
+    constants = {tensor.name: tensor_value(tensor, str(path)) for tensor in proto.graph.initializer}
+    graph = _graph_from_proto(proto, constants, path)
+    float32 = {name: array for name, array in constants.items() if array.dtype == np.float32}
+    return Model(graph, _adaptation_from(record_text, graph, float32, path))
 
 
 # --- writing -------------------------------------------------------------------------------------------------
@@ -75,7 +77,10 @@ def load_model(path: Path) -> Model:
 def _to_proto(model: Model) -> onnx.ModelProto:
     graph = model.graph
     nodes = [node.to_onnx() for node in graph.nodes]
-    arrays = {**graph.weights, **_adaptation_arrays(model.adaptation)}
+    arrays: dict[str, Constant] = {**graph.weights}
+    for node in nodes:
+        arrays.update(node.constants)
+    arrays.update(_adaptation_arrays(model.adaptation))
     proto = helper.make_graph(
         [helper.make_node(n.op_type, n.inputs, n.outputs, name=n.name, **n.attributes) for n in nodes],
         graph.name,
@@ -140,7 +145,8 @@ def _read_proto(path: Path) -> onnx.ModelProto:
         if not _is_text(proto):
             raise ModelError("has a name that is not UTF-8", str(path), "export it again")
         # What lies in other files must not be read: the checker would follow such paths.
-        if any(t.data_location == TensorProto.EXTERNAL for t in proto.graph.initializer):
+        constants = [attribute.t for node in proto.graph.node for attribute in node.attribute]
+        if any(tensor.data_location == TensorProto.EXTERNAL for tensor in (*proto.graph.initializer, *constants)):
             raise UnsupportedError("keeps weights in other files", str(path), "save it as one file")
         onnx.checker.check_model(proto)
     except DecodeError as error:
@@ -149,10 +155,11 @@ def _read_proto(path: Path) -> onnx.ModelProto:
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"is not valid ONNX ({reason})", str(path), "export it again") from error
     opset = max((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), default=0)
-    if opset < OPSET:
-        raise UnsupportedError(
-            f"uses opset {opset}, pmeta needs {OPSET} or later", str(path), "export with a newer opset"
-        )
+    normalizes = any(node.op_type == "GroupNormalization" for node in proto.graph.node)
+    oldest = OPSET if normalizes else OLDEST_OPSET
+    if opset < oldest:
+        what = f"uses opset {opset}, {'GroupNormalization' if normalizes else 'pmeta'} needs {oldest} or later"
+        raise UnsupportedError(what, str(path), "export with a newer opset")
     if proto.functions:
         raise UnsupportedError("defines functions of its own", str(path), "export plain operators")
     return proto
@@ -169,49 +176,33 @@ def _is_text(message: Message) -> bool:
     return True
 
 
-def _initializers(proto: onnx.ModelProto, path: Path) -> dict[str, Float32Array]:
-    arrays: dict[str, Float32Array] = {}
-    for tensor in proto.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            raise UnsupportedError(f"weight '{tensor.name}' is not float32", str(path), "export in float32")
-        array = frozen_float32(numpy_helper.to_array(tensor))
-        if not np.isfinite(array).all():
-            raise ModelError(f"weight '{tensor.name}' has NaN or infinite values", str(path), "train it again")
-        arrays[tensor.name] = array
-    return arrays
-
-
-def _graph_from_proto(proto: onnx.ModelProto, arrays: Mapping[str, Float32Array], path: Path) -> Graph:
-    inputs = [value for value in proto.graph.input if value.name not in arrays]
+def _graph_from_proto(proto: onnx.ModelProto, constants: Mapping[str, Constant], path: Path) -> Graph:
+    inputs = [value for value in proto.graph.input if value.name not in constants]
     if len(inputs) != 1 or len(proto.graph.output) != 1:
         raise UnsupportedError("needs exactly one input and one output", str(path), "export a plain classifier")
-    shapes = {name: array.shape for name, array in arrays.items()}
-    nodes = []
+    batch, shape = _input_shape(inputs[0], path)
+    reader = NodeReader(inputs[0].name, shape, batch, dict(constants))
     for index, node_proto in enumerate(proto.graph.node):
-        node = OnnxNode.from_proto(node_proto, index, shapes)
-        operator = OPERATORS.get(node.op_type)
-        if operator is None or node_proto.domain not in ("", "ai.onnx"):
-            raise node.unsupported("the operator is not supported", f"use only {', '.join(sorted(OPERATORS))}")
-        nodes.append(operator.from_onnx(node))
-    used = {name for node in nodes for name in node.weight_names}
+        reader.read(node_proto, index)
+    used = {name for node in reader.nodes for name in node.weight_names}
     graph = Graph(
         name=proto.graph.name or path.stem,
         input=inputs[0].name,
-        input_shape=_sample_shape(inputs[0], path),
-        nodes=tuple(nodes),
-        weights={name: array for name, array in arrays.items() if name in used},
+        input_shape=shape,
+        nodes=tuple(reader.nodes),
+        weights={name: array for name, array in reader.constants.items() if name in used},
     )
-    if proto.graph.output[0].name != graph.output:
+    if reader.name_of(proto.graph.output[0].name) != graph.output:
         raise ModelError("the graph's output is not what its last node writes", str(path), "export it again")
     return graph
 
 
-def _sample_shape(value: onnx.ValueInfoProto, path: Path) -> Shape:
-    dims = value.type.tensor_type.shape.dim[1:]  # the first is the batch
-    shape = tuple(int(dim.dim_value) for dim in dims)
+def _input_shape(value: onnx.ValueInfoProto, path: Path) -> tuple[int | None, Shape]:
+    """(samples that the file was made for, or None where it leaves that open; per-sample shape) of the input."""
+    batch, *shape = [int(dim.dim_value) for dim in value.type.tensor_type.shape.dim] or [0]
     if not shape or min(shape) < 1:
-        raise UnsupportedError(f"the input shape {shape} is not fixed", str(path), "export with fixed C, H, W")
-    return shape
+        raise UnsupportedError(f"the input shape {tuple(shape)} is not fixed", str(path), "export with fixed C, H, W")
+    return batch or None, tuple(shape)
 
 
 def _adaptation_from(text: str, graph: Graph, arrays: Mapping[str, Float32Array], path: Path) -> Adaptation:

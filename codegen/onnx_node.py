@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import helper
 
 from pmeta.codegen.errors import UnsupportedError
+
+Constant = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -21,13 +25,13 @@ class OnnxNode:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
-    initializer_shapes: Mapping[str, tuple[int, ...]]  # of every weight in the file
+    constants: Mapping[str, Constant]  # by name: when read all of the file, when written what the node brings along
 
     @classmethod
-    def from_proto(cls, proto: onnx.NodeProto, index: int, shapes: Mapping[str, tuple[int, ...]]) -> OnnxNode:
+    def from_proto(cls, proto: onnx.NodeProto, index: int, constants: Mapping[str, Constant]) -> OnnxNode:
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in proto.attribute}
         name = proto.name or f"{proto.op_type}_{index}"
-        return cls(proto.op_type, name, tuple(proto.input), tuple(proto.output), attributes, shapes)
+        return cls(proto.op_type, name, tuple(proto.input), tuple(proto.output), attributes, constants)
 
     @property
     def where(self) -> str:
@@ -56,9 +60,23 @@ class OnnxNode:
 
     def weight_shape(self, position: int) -> tuple[int, ...]:
         """Shape of the initializer that input number `position` names."""
-        if position >= len(self.inputs) or self.inputs[position] not in self.initializer_shapes:
+        if position >= len(self.inputs) or self.inputs[position] not in self.constants:
             raise self.unsupported(f"input {position} is not a constant of the model", "export with constant weights")
-        shape = self.initializer_shapes[self.inputs[position]]
+        shape = self.constants[self.inputs[position]].shape
         if not shape:
             raise self.unsupported(f"input {position} is a single number", "export weights of the operator's shape")
         return shape
+
+    def number(self, position: int) -> float | None:
+        """The float32 constant that input number `position` names; None where the node has no such input."""
+        name = self.inputs[position] if position < len(self.inputs) else ""
+        if not name:
+            return None
+        value = self.constants.get(name)
+        if value is None or value.dtype != np.float32 or value.size != 1:
+            raise self.unsupported(f"input {position} is not one constant number", "export with a constant float32")
+        return float(value.item())
+
+    @property
+    def initializer_shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return {name: value.shape for name, value in self.constants.items()}

@@ -42,7 +42,7 @@ class Add(Node):
     def from_onnx(cls, node: OnnxNode) -> Add:
         node.require({})
         for position in (0, 1):
-            if node.inputs[position] in node.initializer_shapes:
+            if node.inputs[position] in node.constants:
                 raise node.unsupported(f"input {position} is a constant", "use the bias of the layer before it")
         return cls(node.name, node.inputs[0], node.outputs[0], node.inputs[1])
 
