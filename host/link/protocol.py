@@ -93,6 +93,9 @@ SENTENCES: dict[int, tuple[str, str]] = {
 }
 
 
+COMPUTING = (Command.ADAPT, Command.END_STEP, Command.PREDICT)  # what the device answers with BUSY first
+
+
 class Client:
     """Requests and their answers over a transport that may fail.
 
@@ -138,10 +141,12 @@ class Client:
     def _exchange(self, request: Frame) -> bytes:
         """Sends `request` until it is answered."""
         problem = "does not answer"
-        for _ in range(self.timeouts.attempts):
+        for attempt in range(1, self.timeouts.attempts + 1):
+            # Perhaps the device computes and its BUSY was lost: the last try waits as if it had come.
+            patient = attempt == self.timeouts.attempts and request.command in COMPUTING
             try:
                 self._write(encode_frame(request))
-                reply = self._await_reply(request)
+                reply = self._await_reply(request, patient)
             except TransportLost as error:
                 problem = f"was lost ({error})"
                 self._reopen()
@@ -153,10 +158,10 @@ class Client:
         tried = f"{Command(request.command).name} was tried {self.timeouts.attempts} times"
         raise LinkError(f"{problem}, {tried}", self.where, todo)
 
-    def _await_reply(self, request: Frame) -> Frame | None:
+    def _await_reply(self, request: Frame, patient: bool) -> Frame | None:
         """The final answer to `request`, or BAD_CRC if a copy of it was damaged; None when time is up."""
-        deadline = time.monotonic() + self.timeouts.answer
-        is_busy = False
+        deadline = time.monotonic() + (self.timeouts.compute if patient else self.timeouts.answer)
+        is_busy = patient
         while (left := deadline - time.monotonic()) > 0:
             damaged = None
             for reply in self._replies(request, left):

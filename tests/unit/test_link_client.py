@@ -140,6 +140,22 @@ def test_a_result_lost_after_busy_is_asked_for_again() -> None:
     assert len(script.requests) == 2
 
 
+def test_a_lost_busy_does_not_end_a_long_computation() -> None:
+    """The device says BUSY once; if that is lost, it is silent until it has the result."""
+
+    class Silent(Script):
+        result_at = 0.0
+
+        def read(self, timeout: float) -> bytes:
+            if self.requests[-1].command != Command.ADAPT:
+                return super().read(timeout)
+            self.result_at = self.result_at or time.monotonic() + (QUICK.attempts + 1) * QUICK.answer
+            time.sleep(min(timeout, max(self.result_at - time.monotonic(), 0.0)))
+            return reply(b"result")(self.requests[-1]) if time.monotonic() >= self.result_at else b""
+
+    assert client(Silent(reply())).request(Command.ADAPT) == b"result"
+
+
 def test_every_refusal_is_a_sentence() -> None:
     told = set(Status) - {Status.OK, Status.BUSY, Status.BAD_CRC, Status.NO_SESSION, Status.WRONG_SEQUENCE}
     assert set(SENTENCES) == told
