@@ -18,7 +18,7 @@ from pmeta.codegen.adaptation import (
     UpdatedPart,
 )
 from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
-from pmeta.codegen.operators import Add, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu, Window
+from pmeta.codegen.operators import Add, Concat, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu, Window
 
 T = TypeVar("T")
 
@@ -146,6 +146,13 @@ class _Chain:
     def add_add(self, other: str) -> None:
         self._append(Add(*self._names("add"), other))
 
+    def add_concat(self, *others: tuple[str, Shape]) -> None:
+        """Join the channels here with those of other positions."""
+        node = Concat(*self._names("concat"), tuple(name for name, _ in others))
+        shape = node.joined_shape([self.current, *(shape for _, shape in others)])
+        self._append(node)
+        self.current = shape
+
     @property
     def position(self) -> tuple[str, Shape]:
         return self.source, self.current
@@ -183,8 +190,11 @@ def _random_block(chain: _Chain) -> None:
         for operator, chance in zip(operators, (1.0, 0.7, 0.85, 0.6), strict=True):
             if chain.rng.random() < chance:
                 operator(chain)
-    if chain.rng.random() < 0.35:
+    branches = chain.rng.random()
+    if branches < 0.3:
         _random_residual(chain)
+    elif branches < 0.55:
+        _random_concat(chain)
 
 
 def _random_residual(chain: _Chain) -> None:
@@ -209,6 +219,23 @@ def _random_residual(chain: _Chain) -> None:
     chain.add_add(chain.source if rng.random() < 0.1 and shortcut == entry else shortcut[0])
     if rng.random() < 0.6:
         _random_activation(chain)
+
+
+def _random_concat(chain: _Chain) -> None:
+    """Two or three branches, convolutions or their input as it is, whose channels are joined in any order."""
+    rng, entry = chain.rng, chain.position
+    branches = [entry] if rng.random() < 0.5 else []
+    for _ in range(3 if rng.random() < 0.2 else 2):
+        chain.go_to(entry)
+        chain.add_conv(_pick(rng, (1, 2, 5)), Window((3, 3), pad_before=(1, 1), pad_after=(1, 1)), bias=False)
+        if rng.random() < 0.5:
+            _random_activation(chain)
+        branches.append(chain.position)
+    if rng.random() < 0.1:
+        branches.append(branches[0])  # read twice
+    first, *others = [branches[index] for index in rng.permutation(len(branches))]
+    chain.go_to(first)
+    chain.add_concat(*others)
 
 
 def _random_conv(chain: _Chain) -> None:

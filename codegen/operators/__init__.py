@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pmeta.codegen.graph import Node
 from pmeta.codegen.operators.add import Add
+from pmeta.codegen.operators.concat import Concat
 from pmeta.codegen.operators.conv import Conv
 from pmeta.codegen.operators.flatten import Flatten
 from pmeta.codegen.operators.gemm import Gemm
@@ -16,6 +17,7 @@ from pmeta.codegen.operators.window import Window
 # By ONNX operator name.
 OPERATORS: dict[str, type[Node]] = {
     "Add": Add,
+    "Concat": Concat,
     "Conv": Conv,
     "Flatten": Flatten,
     "Gemm": Gemm,
@@ -25,4 +27,16 @@ OPERATORS: dict[str, type[Node]] = {
     "Relu": Relu,
 }
 
-__all__ = ["OPERATORS", "Add", "Conv", "Flatten", "Gemm", "GroupNorm", "LeakyRelu", "MaxPool", "Relu", "Window"]
+__all__ = [
+    "OPERATORS",
+    "Add",
+    "Concat",
+    "Conv",
+    "Flatten",
+    "Gemm",
+    "GroupNorm",
+    "LeakyRelu",
+    "MaxPool",
+    "Relu",
+    "Window",
+]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pmeta.codegen.adaptation import AttentionModule, Model
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import Add, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
+from pmeta.codegen.operators import Add, Concat, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
 
 Weights = dict[str, Tensor]
 
@@ -128,6 +128,8 @@ def _node(
     match node:
         case Add():
             return x + inputs[1]
+        case Concat():
+            return torch.cat(inputs, 1)
         case Conv(window=window):
             bias = None if node.bias is None else weights[node.bias]
             padded = F.pad(x, _pads(node))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import Add, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
+from pmeta.codegen.operators import Add, Concat, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
 from pmeta.host.simulator.operators.add import AddOperator
+from pmeta.host.simulator.operators.concat import ConcatOperator
 from pmeta.host.simulator.operators.conv import ConvOperator
 from pmeta.host.simulator.operators.flatten import FlattenOperator
 from pmeta.host.simulator.operators.gemm import GemmOperator
@@ -24,6 +25,7 @@ SIMULATED_LAYERS: dict[type[Node], LayerOperator[Any, Any]] = {
 SIMULATED: dict[type[Node], Operator[Any, Any]] = {
     **SIMULATED_LAYERS,
     Add: AddOperator(),
+    Concat: ConcatOperator(),
     Flatten: FlattenOperator(),
     LeakyRelu: LeakyReluOperator(),
     MaxPool: MaxPoolOperator(),
