@@ -40,7 +40,8 @@ class Adaptation:
         self._id = secrets.randbits(64) | 1  # never 0, which means "not reset since the start"
         self._position: Position | None = None  # None: not known, ask the device
         self._results: dict[Position, bytes] = {}  # of samples already emitted, by the position before them
-        self._steps_done = 0  # StepDone events already emitted
+        self._tensors: list[tuple[int, ...]] = []  # CRC-32 of all tensors after each step emitted as StepDone
+        self._verified = 0  # the last step whose tensors were read since the device was reset
         self._resumes = 0
 
     def events(self) -> Iterator[Event]:
@@ -65,7 +66,7 @@ class Adaptation:
 
     def _advance(self, step: int) -> Iterator[Event]:
         """Brings the device to the beginning of `step`, from wherever it is."""
-        while self._position != (step, 0) or self._steps_done < step - 1:
+        while self._position != (step, 0) or self._verified < step - 1:
             try:
                 event = self._next_operation()
             except SessionLost as error:
@@ -79,15 +80,28 @@ class Adaptation:
         if self._position is None:
             return self._locate()
         step, samples = self._position
-        if step - 1 > self._steps_done:
-            crcs = tuple(self._device.tensor_crc32(number) for number in range(len(self._manifest.tensors)))
-            self._steps_done += 1
-            return StepDone(step - 1, crcs)
+        if step - 1 > self._verified:
+            return self._read_tensors(step - 1)
         if samples < len(self._support):
             return self._adapt_sample(self._position)
         self._device.end_step(step, samples)
         self._position = Position(step + 1, 0)
         return None
+
+    def _read_tensors(self, step: int) -> Event | None:
+        """After the end of `step`."""
+        crcs = tuple(self._device.tensor_crc32(number) for number in range(len(self._manifest.tensors)))
+        self._verified = step
+        if step > len(self._tensors):
+            self._tensors.append(crcs)
+            return StepDone(step, crcs)
+        if crcs != self._tensors[step - 1]:
+            raise self._changed(f"other weights after step {step}")
+        return None
+
+    def _changed(self, what: str) -> DeviceError:
+        todo = "check its power supply and memory"
+        return DeviceError(f"computes {what} than before it restarted", self._device.where, todo)
 
     def _adapt_sample(self, position: Position) -> Event | None:
         step, index = position
@@ -99,20 +113,17 @@ class Adaptation:
             self._results[position] = now
             return SampleDone(step, index, result.logits, result.loss)
         if before != now:
-            raise DeviceError(
-                f"computes another result for step {step}, sample {index} than before it restarted",
-                self._device.where,
-                "check its power supply and memory",
-            )
+            raise self._changed(f"another result for step {step}, sample {index}")
         return None
 
     def _locate(self) -> Event | None:
         """Asks the device where it is; resets it unless it is where it can go on from."""
         hello = self._device.handshake(self._manifest)
         at = Position(hello.step, hello.samples)
-        if hello.adaptation_id != self._id or at.step > self._steps_done + 2 or at.samples > len(self._support):
+        self._verified = min(len(self._tensors), at.step - 1)
+        if hello.adaptation_id != self._id or at.step > len(self._tensors) + 2 or at.samples > len(self._support):
             self._device.reset(self._id)
-            at = Position(1, 0)
+            at, self._verified = Position(1, 0), 0
         elif at.samples and Position(at.step, at.samples - 1) not in self._results:
             self._device.restart_step(at.step)  # the last sample's result was lost: have the step computed again
             at = Position(at.step, 0)

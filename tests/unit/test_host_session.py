@@ -142,6 +142,26 @@ def test_a_device_that_computes_differently_after_a_restart_is_an_error() -> Non
         list(Adaptation(board.device, fake_manifest(), fake_task()).events())
 
 
+def test_other_weights_after_a_restart_are_an_error_even_at_the_end() -> None:
+    """The last update shows in no sample's result any more, only in the weights."""
+
+    class Moody(FakeLibrary):
+        def end_step(self, samples: int) -> None:
+            super().end_step(samples)
+            if self.step > self.steps:
+                self.weights ^= 1
+
+    board, last = Board(), requests_of_a_whole_run()
+
+    def swap(number: int) -> None:
+        if number == last:
+            board.inner = MemoryTransport(FakeDevice(Moody()))
+
+    board.before_request = swap
+    with pytest.raises(DeviceError, match="computes other weights after step 3 than before it restarted"):
+        list(Adaptation(board.device, fake_manifest(), fake_task()).events())
+
+
 def test_another_models_firmware_is_refused_by_name() -> None:
     other = fake_manifest(bytes(range(1, 17)))
     with pytest.raises(DeviceError) as caught:
