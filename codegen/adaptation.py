@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import isfinite
 from types import MappingProxyType
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from pmeta.codegen.graph import Float32Array, Graph, Node
 
 UpdatedPart = Literal["weight", "bias"]  # of a GroupNormalization: its scale, its shift
 LossHead = Literal["softmax_cross_entropy"]
+PARTS: tuple[UpdatedPart, ...] = ("weight", "bias")  # in the order of Node.weight_names
 SCHEMA_VERSION = 1
 MAX_STEPS = 64  # K; the paper's is 5
 
@@ -128,6 +130,21 @@ class Adaptation:
 
 
 @dataclass(frozen=True)
+class LearnedWeight:
+    """A weight that changes in some step."""
+
+    name: str  # as in model.onnx
+    layer: str
+    part: UpdatedPart
+    step_sizes: tuple[float, ...]  # α_l^k for k = 1..K, float32 values; 0 where the weight does not change
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps, 1..K, at whose end it changes."""
+        return tuple(k for k, step_size in enumerate(self.step_sizes, start=1) if step_size != 0)
+
+
+@dataclass(frozen=True)
 class Model:
     """A graph and how to adapt it: the content of one model.onnx."""
 
@@ -168,6 +185,23 @@ class Model:
                         where,
                         "export again",
                     )
+
+    @cached_property
+    def learned_weights(self) -> tuple[LearnedWeight, ...]:
+        """The weights that change in some step: in layer order, a layer's weight before its bias.
+
+        Their order is that of the tensors everywhere: on the device, in the manifest, on the link.
+        """
+        return tuple(
+            LearnedWeight(name, layer.name, part, tuple(float(step_size) for step_size in row))
+            for layer, row, parts in zip(self.graph.layers, self.adaptation.alpha, self.adaptation.updates, strict=True)
+            for name, part in zip(layer.weight_names, PARTS, strict=False)
+            if part in parts and row.any()
+        )
+
+    def learned_in_step(self, step: int) -> tuple[LearnedWeight, ...]:
+        """The weights that change at the end of `step` (1..K), in the order of `learned_weights`."""
+        return tuple(weight for weight in self.learned_weights if weight.step_sizes[step - 1] != 0)
 
     def learns(self, layer: int, part: UpdatedPart, step: int) -> bool:
         """Whether `part` of layer number `layer` changes at the end of step `step` (1..K)."""

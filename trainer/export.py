@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pmeta.codegen.adaptation import Adaptation, AttentionModule, InputEncoding, LayerAttention, Model, UpdatedPart
+from pmeta.codegen.errors import UnsupportedError
 from pmeta.codegen.graph import Float32Array, Graph, frozen_float32
 from pmeta.trainer.attention import PARTS
 from pmeta.trainer.config import Config
@@ -56,13 +57,17 @@ def _array(tensor: Tensor) -> Float32Array:
 
 
 def from_model(model: Model, device: torch.device) -> tuple[InnerLoop, MetaParameters]:
-    """The inner loop and meta-parameters of an exported model, to evaluate it."""
+    """The inner loop and meta-parameters of an exported model, to evaluate it.
+
+    Raises UnsupportedError for step sizes per channel, which the trainer does not apply.
+    """
     graph, adaptation = model.graph, model.adaptation
-    rows = zip(graph.layers, adaptation.alpha, strict=True)
+    if adaptation.alpha_in or adaptation.alpha_out:
+        raise UnsupportedError("has step sizes per channel", f"model '{graph.name}'", "train without them")
     inner = InnerLoop(
         network=Network(graph, convolution_for(device)),
         steps=adaptation.steps,
-        learning=frozenset(layer.name for layer, row in rows if row.any()),
+        learning=frozenset(weight.name for weight in model.learned_weights),
         rho_fw=adaptation.rho_fw,
         rho_bw=adaptation.rho_bw,
     )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pmeta.codegen.graph import Graph
+from pmeta.codegen.graph import Graph, Node
 from pmeta.trainer.attention import channel_weights
 from pmeta.trainer.networks import Network, Tensors
 
@@ -31,7 +31,7 @@ class InnerLoop:
 
     network: Network
     steps: int  # K
-    learning: frozenset[str]  # layers that may have a nonzero step size; the others are skipped altogether
+    learning: frozenset[str]  # names of the weights that may learn; layers without any are skipped altogether
     rho_fw: int  # thousandths
     rho_bw: int
 
@@ -39,11 +39,15 @@ class InnerLoop:
     def graph(self) -> Graph:
         return self.network.graph
 
+    def may_learn(self, node: Node) -> bool:
+        """Whether any of the node's weights may learn."""
+        return not self.learning.isdisjoint(node.weight_names)
+
     @property
     def _lowest(self) -> int:
         """Position of the lowest node that learns; their number where none does."""
-        names = [node.name for node in self.graph.nodes]
-        return min((names.index(name) for name in self.learning), default=len(names))
+        nodes = self.graph.nodes
+        return next((position for position, node in enumerate(nodes) if self.may_learn(node)), len(nodes))
 
     def adapt(
         self, meta: MetaParameters, support_x: Tensor, support_y: Tensor, micro_batch: int | None = None
@@ -62,9 +66,9 @@ class InnerLoop:
         for k in range(self.steps):
             gradients = self._support_gradients(meta, weights, features, support_y, micro_batch or samples)
             for number, layer in enumerate(self.graph.layers):
-                if layer.name in self.learning:
-                    step_size = meta["alpha"][number, k] / samples
-                    for name in layer.weight_names:
+                step_size = meta["alpha"][number, k] / samples
+                for name in layer.weight_names:
+                    if name in self.learning:
                         weights = weights | {name: weights[name] - step_size * gradients[name]}
             yield weights
 
@@ -76,7 +80,7 @@ class InnerLoop:
         x: what the lowest layer that learns reads, for all support samples.
         Samples do not see each other except through γ, so all micro-batches run as one batch.
         """
-        learning = [layer for layer in self.graph.layers if layer.name in self.learning]
+        learning = [layer for layer in self.graph.layers if self.may_learn(layer)]
         probes = {layer.name: x.new_zeros((x.shape[0], *self.graph.shapes[layer.output])) for layer in learning}
 
         def summed_loss(probes: Tensors) -> tuple[Tensor, Tensors]:

@@ -45,7 +45,7 @@ class MetaLearner:
         for leaf in self._leaves:
             leaf.grad = torch.zeros_like(leaf)
         self._optimizer = torch.optim.Adam(self._parameter_groups())
-        may_learn = torch.tensor([layer.name in self.inner.learning for layer in self.graph.layers], device=device)
+        may_learn = torch.tensor([self.inner.may_learn(layer) for layer in self.graph.layers], device=device)
         self._mask = may_learn[:, None].expand_as(self.meta["alpha"])
         self._zero = (self.meta["alpha"] == 0) & self._mask
         self._price = (config.method.penalty or 0.0) * memory_shares(self.graph).to(device)[:, None] * self._mask
@@ -121,8 +121,8 @@ class MetaLearner:
 
 def inner_loop(graph: Graph, config: Config, device: torch.device) -> InnerLoop:
     """The inner loop that `config` asks for; raises ConfigError for frozen layers that do not exist."""
-    names = [layer.name for layer in graph.layers]
-    unknown = sorted(set(config.method.frozen_layers) - set(names))
+    names, frozen = [layer.name for layer in graph.layers], set(config.method.frozen_layers)
+    unknown = sorted(frozen - set(names))
     if unknown:
         raise ConfigError(
             f"'method.frozen_layers' names '{unknown[0]}', which is no layer", "configuration",
@@ -131,7 +131,7 @@ def inner_loop(graph: Graph, config: Config, device: torch.device) -> InnerLoop:
     return InnerLoop(
         network=Network(graph, convolution_for(device, config.training.convolution)),
         steps=config.method.steps,
-        learning=frozenset(names) - set(config.method.frozen_layers),
+        learning=frozenset(name for layer in graph.layers if layer.name not in frozen for name in layer.weight_names),
         rho_fw=config.method.rho_fw,
         rho_bw=config.method.rho_bw,
     )
@@ -145,7 +145,7 @@ def initial_meta_parameters(
     alpha = torch.full((len(graph.layers), inner.steps), config.method.alpha)
     attention: dict[str, dict[str, dict[str, Tensor]]] = {}
     for number, layer in enumerate(graph.layers):
-        if layer.name not in inner.learning:
+        if not inner.may_learn(layer):
             alpha[number] = 0.0
         elif config.method.attention and layer is not graph.layers[-1]:
             fw, bw = layer.attention_channels(graph.shapes[layer.input])

@@ -106,35 +106,34 @@ class Network:
         """
         layer_inputs: Tensors = {}
         for node in self.graph.nodes[nodes]:
-            if isinstance(node, GroupNorm):
-                x = _normalized(x, node)
-            if node.is_layer:
-                layer_inputs[node.name] = x
-            x = self._apply(node, weights, x)
+            x, weighed = self._apply(node, weights, x)
+            if weighed is not None:
+                layer_inputs[node.name] = weighed
             if probes is not None and node.name in probes:
                 x = x + probes[node.name]
         return x, layer_inputs
 
-    def _apply(self, node: Node, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """One operator; a GroupNorm's input arrives normalized, only scale and shift remain."""
+    def _apply(self, node: Node, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """One operator's output, and what its weights are applied to; None for an operator without weights."""
         match node:
             case Conv():
                 convolve = CONVOLUTIONS[self.convolution].forward
                 y = convolve(_padded(x, node.window), weights[node.weight], node.window)
-                return y if node.bias is None else y + weights[node.bias][:, None, None]
+                return y if node.bias is None else y + weights[node.bias][:, None, None], x
             case GroupNorm():
-                return x * weights[node.scale][:, None, None] + weights[node.shift][:, None, None]
+                normalized = _normalized(x, node)
+                return normalized * weights[node.scale][:, None, None] + weights[node.shift][:, None, None], normalized
             case Gemm():
                 y = x @ weights[node.weight].T
-                return y if node.bias is None else y + weights[node.bias]
+                return y if node.bias is None else y + weights[node.bias], x
             case Relu():
-                return F.relu(x)
+                return F.relu(x), None
             case MaxPool():
                 window = node.window
                 x = _padded(x, window, float("-inf"))
-                return F.max_pool2d(x, window.kernel, window.stride, dilation=window.dilation)
+                return F.max_pool2d(x, window.kernel, window.stride, dilation=window.dilation), None
             case Flatten():
-                return x.flatten(1)
+                return x.flatten(1), None
         raise UnsupportedError(f"cannot train a {type(node).__name__}", f"node '{node.name}'", "use another operator")
 
     def weight_gradients(self, node: Node, x: Tensor, g: Tensor) -> Tensors:

@@ -138,7 +138,8 @@ def reweighted(layer: Any, dense: dict[str, Tensor], fw: Tensor, bw: Tensor) -> 
 
 
 def inner_loop(graph: Graph, convolution: str = "direct", frozen: tuple[str, ...] = ()) -> InnerLoop:
-    learning = frozenset(layer.name for layer in graph.layers) - set(frozen)
+    layers = [layer for layer in graph.layers if layer.name not in frozen]
+    learning = frozenset(name for layer in layers for name in layer.weight_names)
     return InnerLoop(Network(graph, convolution), STEPS, learning, RHO_FW, RHO_BW)
 
 

@@ -1,0 +1,102 @@
+"""Trainer ≈ simulator: what `pmeta-train evaluate` measures is what the device computes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pmeta.codegen.adaptation import Model, UpdatedPart  # noqa: E402
+from pmeta.codegen.graph import Float32Array  # noqa: E402
+from pmeta.codegen.taskfile import Task  # noqa: E402
+from pmeta.host.simulator import Simulator  # noqa: E402
+from pmeta.trainer.config import config_from_dict  # noqa: E402
+from pmeta.trainer.encoding import input_encoding  # noqa: E402
+from pmeta.trainer.evaluation import task_batch  # noqa: E402
+from pmeta.trainer.export import from_model, to_model  # noqa: E402
+from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
+from tests.models import random_4conv, random_samples  # noqa: E402
+
+pytestmark = pytest.mark.differential
+CPU = torch.device("cpu")
+SAMPLES, QUERIES = 6, 4
+BOTH: tuple[UpdatedPart, ...] = ("weight", "bias")
+
+
+def random_task(model: Model, seed: int) -> Task:
+    support_x, support_y = random_samples(model, seed, SAMPLES)
+    query_x, query_y = random_samples(model, seed + 1, QUERIES)
+    names = tuple(f"class {number}" for number in range(model.adaptation.ways))
+    return Task(support_x, support_y.astype(np.uint8), query_x, query_y.astype(np.uint8), names, f"seed {seed}")
+
+
+def adapted_by_trainer(model: Model, task: Task) -> tuple[dict[str, Float32Array], Float32Array]:
+    """(weights, query logits) after K steps in micro-batches of one sample."""
+    inner, meta = from_model(model, CPU)
+    batch = task_batch([task], model.adaptation.encoding, CPU)
+    with torch.no_grad():
+        weights = inner.adapt(meta, batch.support_x[0], batch.support_y[0], micro_batch=1)
+        logits, _ = inner.network.forward(weights, batch.query_x[0])
+    return {name: weight.numpy() for name, weight in weights.items()}, logits.numpy()
+
+
+def adapted_by_simulator(model: Model, task: Task) -> tuple[dict[str, Float32Array], Float32Array]:
+    simulator = Simulator(model)
+    while not simulator.finished:
+        for sample, label in zip(task.support_x, task.support_y, strict=True):
+            simulator.adapt_sample(sample, int(label))
+        simulator.end_step(SAMPLES)
+    return dict(simulator.weights), np.stack([simulator.predict(sample) for sample in task.query_x])
+
+
+def assert_same_adaptation(model: Model) -> None:
+    """Every weight that learns moves the same way, but for float32 rounding; every other keeps its bits."""
+    task = random_task(model, 0)
+    weights, logits = adapted_by_trainer(model, task)
+    simulated, simulated_logits = adapted_by_simulator(model, task)
+    learned = {weight.name for weight in model.learned_weights}
+    assert learned
+    for name, before in model.graph.weights.items():
+        moved, error = np.abs(simulated[name] - before).max(), np.abs(weights[name] - simulated[name]).max()
+        if name not in learned:
+            assert weights[name].tobytes() == before.tobytes(), name
+        else:
+            assert moved > 1e-4, f"{name} hardly moved: nothing is compared"
+            assert error < 5e-6, name
+    np.testing.assert_allclose(logits, simulated_logits, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("method", ["p-meta-3.2", "p-meta-3.2+3.3"])
+def test_a_trained_model(method: str) -> None:
+    """Some outer steps, exported: learned step sizes, with and without trained attention."""
+    settings = {
+        "task": {"ways": 3, "shots": 2, "queries": 2},
+        "network": {"width": 8, "groups": 2, "blocks": 2},
+        "method": {"name": method, "steps": 3, "alpha": 0.2, "penalty": 0.0, "frozen_layers": ["norm1"]},
+        "training": {"iterations": 20, "learning_rate": 0.05},
+    }
+    config = config_from_dict(settings, "test")
+    encoding = input_encoding(config.input, 1)
+    learner = MetaLearner(config, (1, 16, 16), CPU)
+    untrained = to_model(learner.graph, learner.meta, config, encoding, {})
+    tasks = task_batch([random_task(untrained, seed) for seed in (2, 4)], encoding, CPU)
+    for iteration in range(3):
+        learner.step(tasks, iteration)
+    model = to_model(learner.graph, learner.meta, config, encoding, {})
+    assert bool(model.adaptation.attention) == (method == "p-meta-3.2+3.3")
+    assert_same_adaptation(model)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize(
+    "updates", [(BOTH,) * 9, (("bias",),) * 9, (("weight",),) * 8 + (("bias",),), ((),) * 4 + (BOTH,) * 5]
+)
+def test_which_parts_of_a_layer_learn(updates: tuple[tuple[UpdatedPart, ...], ...], attention: bool) -> None:
+    """A random model whose step sizes differ, some of them zero."""
+    alpha = np.random.default_rng(0).uniform(0.05, 0.1, (9, 3)).astype(np.float32)
+    alpha[:3, 1] = alpha[7] = 0
+    model = random_4conv(1, width=8, ways=3, alpha=alpha, attention=attention)
+    assert_same_adaptation(replace(model, adaptation=replace(model.adaptation, updates=updates)))
