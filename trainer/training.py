@@ -58,7 +58,7 @@ class Training:
         self._validation_tasks = fixed_tasks(
             validation, task.ways, task.shots, task.queries, config.training.validation_tasks, VALIDATION_SEED
         )
-        self._data_hash = data_hash(train)
+        self._data_hashes = {"train": data_hash(train), "validation": data_hash(validation)}
         self._iteration = 0
         self._validation: Evaluation | None = None
         self._best: dict[str, Any] = {"accuracy": -1.0}
@@ -137,7 +137,7 @@ class Training:
             self.checkpoint_path,
             {
                 "config": self.config.as_dict(),
-                "data": self._data_hash,
+                "data": self._data_hashes,
                 "iteration": self._iteration,
                 "learner": self._learner.state(),
                 "best": self._best,
@@ -148,7 +148,7 @@ class Training:
         """Continue from the run directory's checkpoint; refuses one of another configuration or data set."""
         content = load_checkpoint(self.checkpoint_path)
         where = str(self.checkpoint_path)
-        for key, mine in (("config", self.config.as_dict()), ("data", self._data_hash)):
+        for key, mine in (("config", self.config.as_dict()), ("data", self._data_hashes)):
             if content.get(key) != mine:
                 raise DataError(
                     f"belongs to another {'configuration' if key == 'config' else 'data set'}", where,
@@ -176,7 +176,7 @@ class Training:
             "validation_accuracy": best["accuracy"],
             "validation_interval": best["interval"],
             "validation_tasks": self.config.training.validation_tasks,
-            "data_sha256": self._data_hash,
+            "data_sha256": self._data_hashes["train"],
             "device": "CUDA GPU" if self.device.type == "cuda" else "CPU",
             "versions": {"pmeta": _own_version(), "python": platform.python_version(), "torch": torch.__version__},
         }

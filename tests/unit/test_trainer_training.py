@@ -15,13 +15,15 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
-from pmeta.codegen.errors import ConfigError, DataError, PmetaError  # noqa: E402
+from pmeta.codegen.errors import ConfigError, DataError, PmetaError, UnsupportedError  # noqa: E402
+from pmeta.codegen.graph import frozen_float32  # noqa: E402
 from pmeta.codegen.modelfile import load_model, save_model  # noqa: E402
 from pmeta.trainer.config import Config, config_from_dict  # noqa: E402
 from pmeta.trainer.datasets.base import ClassImages  # noqa: E402
 from pmeta.trainer.evaluation import evaluate, task_batch  # noqa: E402
 from pmeta.trainer.export import from_model  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
+from pmeta.trainer.objective import accuracies, memory_shares  # noqa: E402
 from pmeta.trainer.tasks import fixed_tasks  # noqa: E402
 from pmeta.trainer.training import Training  # noqa: E402
 
@@ -132,8 +134,9 @@ def test_resume_refuses_what_does_not_belong(tmp_path: Path) -> None:
     other = training(tmp_path, config(training={"seed": 5}))
     with pytest.raises(DataError, match="belongs to another configuration"):
         other.resume()
-    with pytest.raises(DataError, match="belongs to another data set"):
-        Training(config(), images(3), images(1), tmp_path, CPU).resume()
+    for train, validation in ((3, 1), (0, 3)):
+        with pytest.raises(DataError, match="belongs to another data set"):
+            Training(config(), images(train), images(validation), tmp_path, CPU).resume()
     (tmp_path / "checkpoint.pt").write_bytes(b"garbage")
     with pytest.raises(DataError, match="is not a checkpoint"):
         training(tmp_path).resume()
@@ -165,6 +168,19 @@ def test_a_high_price_brings_exact_zeros_that_stay() -> None:
     assert torch.equal(learner.meta["alpha"], torch.zeros_like(learner.meta["alpha"]))
     assert reports[-1].zeros == learner.meta["alpha"].numel()
     assert all(report.reentries == 0 for report in reports)
+
+
+def test_the_price_is_the_same_at_zero_as_above() -> None:
+    """Its slope is λ·m(x_{l-1}) for every step size that may learn, or zeros would flicker."""
+    gradients = []
+    for penalty in (0.0, 3.0):
+        learner = MetaLearner(config(method={"penalty": penalty, "frozen_layers": ["conv1"]}), (1, 16, 16), CPU)
+        learner.meta["alpha"][1:3, 0] = 0.0
+        learner.step(task_batch(fixed_tasks(images(0), 3, 2, 2, 2, seed=0), _encoding(), CPU), 0)
+        gradients.append(learner.meta["alpha"].grad)
+    shares = memory_shares(learner.graph)[:, None].repeat(1, 2)
+    shares[0] = 0.0  # frozen
+    torch.testing.assert_close(gradients[1] - gradients[0], 3.0 * shares, rtol=1e-4, atol=1e-6)
 
 
 def test_without_price_step_sizes_move_and_stay_positive() -> None:
@@ -200,6 +216,34 @@ def test_divergence_is_one_line(tmp_path: Path) -> None:
     run = training(tmp_path, config(method={"alpha": 1e38}))
     with pytest.raises(PmetaError, match="no longer finite"):
         run.run()
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------
+
+
+def test_validation_adapts_in_the_devices_micro_batches(tmp_path: Path) -> None:
+    """Attention sees one sample at a time there, and the whole support set in training."""
+    run = training(tmp_path)
+    run.run()
+    inner, meta = run._learner.inner, run._learner.meta
+    loss = {size: evaluate(inner, meta, run._validation_tasks, _encoding(), size, CPU).loss for size in (1, 6)}
+    assert loss[1] != loss[6]
+    validations = [line for line in curve(tmp_path) if "validation/query_loss" in line]
+    assert validations[-1]["validation/query_loss"] == loss[1]
+
+
+def test_intervals_are_196_standard_errors() -> None:
+    learner, _ = steps(config(), 1)
+    tasks = fixed_tasks(images(1), 3, 1, 2, 9, seed=0)
+    result = evaluate(learner.inner, learner.meta, tasks, _encoding(), 1, CPU)
+    before, after, _ = accuracies(learner.inner, learner.meta, task_batch(tasks, _encoding(), CPU), 1)
+    for values, mean, interval in (
+        (before, result.before, result.before_interval),
+        (after, result.after, result.after_interval),
+    ):
+        assert mean == pytest.approx(values.double().mean().item())
+        assert interval == pytest.approx(1.96 * values.double().std().item() / 3)
+    assert result.after_interval > 0
 
 
 # --- export --------------------------------------------------------------------------------------------------
@@ -239,6 +283,15 @@ def test_attention_of_layers_that_never_learn_is_not_exported(tmp_path: Path) ->
     run = training(tmp_path, replace(settings, training=replace(settings.training, validate_every=6)))
     model = run.run()
     assert not model.adaptation.alpha.any() and not model.adaptation.attention
+
+
+def test_step_sizes_per_channel_are_refused(tmp_path: Path) -> None:
+    """Rather than ignored: the accuracy would be that of another model."""
+    model = training(tmp_path).run()
+    channels = frozen_float32(np.ones(model.graph.nodes[0].filters))
+    adaptation = replace(model.adaptation, alpha_out={model.graph.layers[0].name: channels})
+    with pytest.raises(UnsupportedError, match="has step sizes per channel"):
+        from_model(replace(model, adaptation=adaptation), CPU)
 
 
 def test_onnxruntime_agrees_with_torch(tmp_path: Path) -> None:
