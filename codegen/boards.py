@@ -6,6 +6,7 @@ line) comes from this registry; the C sources are in `firmware_templates/boards/
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from dataclasses import dataclass
 from typing import Literal
@@ -90,7 +91,34 @@ NETDUINOPLUS2 = Board(
     qemu_machine="netduinoplus2",
 )
 
-BOARDS = {board.name: board for board in (NATIVE, NETDUINOPLUS2)}
+MPS2_AN386 = Board(
+    name="mps2-an386",
+    title="Arm MPS2+ with Cortex-M4F (AN386), emulated",
+    core="Cortex-M4F",
+    kind="bare-metal",
+    fpu=True,
+    sources=("cortex-m", "mps2"),
+    ram_origin=0x2000_0000,
+    ram_bytes=4 * 1024 * 1024,
+    flash_bytes=4 * 1024 * 1024,
+    clock_hz=25_000_000,
+    linker_script="mps2/board.ld",
+    gcc_flags=NETDUINOPLUS2.gcc_flags,
+    clang_flags=NETDUINOPLUS2.clang_flags,
+    qemu_machine="mps2-an386",
+)
+
+MPS2_AN500 = dataclasses.replace(
+    MPS2_AN386,
+    name="mps2-an500",
+    title="Arm MPS2+ with Cortex-M7 (AN500), emulated",
+    core="Cortex-M7",
+    gcc_flags=("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
+    clang_flags=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m7+fp_armv8d16sp"),
+    qemu_machine="mps2-an500",
+)
+
+BOARDS = {board.name: board for board in (NATIVE, NETDUINOPLUS2, MPS2_AN386, MPS2_AN500)}
 
 
 def find_board(name: str) -> Board:
