@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from pmeta.codegen import cli_errors
-from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.modelfile import load_model
@@ -27,7 +26,6 @@ from pmeta.host.project import Project, check_task, open_project
 from pmeta.host.results import TaskResult
 from pmeta.host.session import Adaptation
 from pmeta.host.simulation import simulated_events
-from pmeta.host.simulator.sample_pass import learned_weights
 from pmeta.host.simulator.simulator import Simulator
 from pmeta.host.verify import Checked, Difference, verify
 
@@ -148,7 +146,7 @@ def simulate(
     """
     chosen = _choose(tasks, task, count)
     model = load_model(open_project(source).checked_model_path() if source.is_dir() else source)
-    names = _learned_names(model)
+    names = tuple(weight.name for weight in model.learned_weights)
     simulator, steps = Simulator(model), model.adaptation.steps
     report = _Report(as_json)
     for one in chosen:
@@ -177,12 +175,6 @@ def _connect(project: Project, board: str, port: str, baud: int, timeout: float)
 
 def _tensor_names(manifest: Manifest) -> tuple[str, ...]:
     return tuple(tensor.name for tensor in manifest.tensors)
-
-
-def _learned_names(model: Model) -> tuple[str, ...]:
-    """The tensors that change in any step, in the order in which they first do."""
-    steps = range(1, model.adaptation.steps + 1)
-    return tuple(dict.fromkeys(weight.name for step in steps for weight in learned_weights(model, step)))
 
 
 @dataclass

@@ -9,24 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, Model, UpdatedPart
+from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, Model
 from pmeta.codegen.graph import Float32Array, Graph
 from pmeta.host.simulator.attention import attention
 from pmeta.host.simulator.operators import SIMULATED, SIMULATED_LAYERS
 from pmeta.host.simulator.operators.operator import Contribution, Gamma, Weights
 from pmeta.host.simulator.operators.softmax_cross_entropy import loss_and_gradient
-
-PARTS: tuple[UpdatedPart, ...] = ("weight", "bias")  # in the order of Node.weight_names
-
-
-@dataclass(frozen=True)
-class LearnedWeight:
-    """A weight that changes at the end of a step."""
-
-    name: str
-    layer: str
-    part: UpdatedPart
-    alpha: np.float32
 
 
 @dataclass(frozen=True)
@@ -45,16 +33,6 @@ class SamplePass:
     loss: np.float32
     gammas: Mapping[str, Gamma]  # by layer name, of the layers updated in this step
     contributions: Mapping[str, Contribution]  # by weight name, of the weights updated in this step
-
-
-def learned_weights(model: Model, step: int) -> tuple[LearnedWeight, ...]:
-    """The weights that change at the end of `step` (1..K): in layer order, the weight before the bias."""
-    return tuple(
-        LearnedWeight(name, layer.name, part, model.adaptation.alpha[index, step - 1])
-        for index, layer in enumerate(model.graph.layers)
-        for name, part in zip(layer.weight_names, PARTS, strict=False)
-        if model.learns(index, part, step)
-    )
 
 
 def decode(sample: npt.NDArray[Any], encoding: InputEncoding) -> Float32Array:
@@ -81,7 +59,7 @@ def run_sample(model: Model, weights: Weights, step: int, x: Float32Array, label
     """Forward, loss, and backward down to the lowest layers that are updated in `step` (1..K)."""
     forward = run_forward(model, weights, x)
     loss, g = loss_and_gradient(forward.logits, label)
-    learned = learned_weights(model, step)
+    learned = model.learned_in_step(step)
     learning = {weight.layer for weight in learned}
     depends = _depend_on(model.graph, learning)
     gradients = {model.graph.output: g}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,7 +15,7 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import DataError, DeviceError, UnsupportedError
 from pmeta.codegen.graph import Float32Array
 from pmeta.host.simulator.arithmetic import canonical_bytes, crc32
-from pmeta.host.simulator.sample_pass import SamplePass, decode, learned_weights, run_forward, run_sample
+from pmeta.host.simulator.sample_pass import SamplePass, decode, run_forward, run_sample
 
 Sample = npt.NDArray[Any]  # as it travels: uint8 or float32, of the model's input shape
 WHERE = "simulator"
@@ -31,7 +32,8 @@ class SampleResult:
 class Simulator:
     """Adapts one model as docs/numerics.md says.
 
-    For each step 1..K: `adapt_sample` for every support sample, then `end_step`. `predict` at any time.
+    For each step 1..K: `adapt_sample` for every support sample, always in the same order, then `end_step`. `predict` at
+    any time.
     """
 
     def __init__(self, model: Model) -> None:
@@ -52,7 +54,15 @@ class Simulator:
         """Back to the meta-trained weights and the first step."""
         self._weights: dict[str, Float32Array] = dict(self._model.graph.weights)
         self._step = 1
-        self._start_step()
+        self._expected_crc = 0  # of step 1's samples and labels
+        self.restart_step()
+
+    def restart_step(self) -> None:
+        """Drop what the current step has accumulated, so that it can be sent again."""
+        self._samples = 0
+        self._support_crc = 0  # of this step's samples and labels so far
+        learned = () if self.finished else self._model.learned_in_step(self._step)
+        self._accumulators = {weight.name: np.zeros_like(self._weights[weight.name]) for weight in learned}
 
     @property
     def step(self) -> int:
@@ -80,6 +90,8 @@ class Simulator:
             for name, contribution in traced.contributions.items():
                 self._accumulators[name] = contribution.added_to(self._accumulators[name])
         self._samples += 1
+        for part in (sample.tobytes(), label.to_bytes(4, "little")):
+            self._support_crc = zlib.crc32(part, self._support_crc)
         return SampleResult(traced.forward.logits, traced.loss)
 
     def trace_sample(self, sample: Sample, label: int) -> SamplePass:
@@ -95,20 +107,28 @@ class Simulator:
     def end_step(self, samples: int) -> tuple[str, ...]:
         """Update the weights and go to the next step; `samples` is how many the host believes it sent.
 
-        Returns the names of the updated weights: in layer order, a layer's weight before its bias.
+        Returns the names of the updated weights: in layer order, a layer's weight before its bias. Raises DeviceError
+        for a wrong count, then unchanged, and for other samples or labels than in step 1, then at the step's start.
         """
         self._refuse_when_finished()
         if samples != self._samples or samples < 1:
             raise DeviceError(
                 f"step {self._step} has {self._samples} samples, the host says {samples}", WHERE, "reset and send again"
             )
-        learned = learned_weights(self._model, self._step)
+        if self._step == 1:
+            self._expected_crc = self._support_crc
+        elif self._support_crc != self._expected_crc:
+            self.restart_step()
+            raise DeviceError(
+                f"step {self._step} has other samples or labels than step 1", WHERE, "send the same again in every step"
+            )
+        learned = self._model.learned_in_step(self._step)
         with np.errstate(all="ignore"):
             for weight in learned:
-                rate = weight.alpha / np.float32(samples)
+                rate = np.float32(weight.step_sizes[self._step - 1]) / np.float32(samples)
                 self._weights[weight.name] = self._weights[weight.name] - rate * self._accumulators[weight.name]
         self._step += 1
-        self._start_step()
+        self.restart_step()
         return tuple(weight.name for weight in learned)
 
     def predict(self, sample: Sample) -> Float32Array:
@@ -124,11 +144,6 @@ class Simulator:
     def tensor_crc32(self, name: str) -> int:
         """CRC-32 of `tensor_bytes`."""
         return crc32(self._weights[name])
-
-    def _start_step(self) -> None:
-        self._samples = 0
-        learned = () if self.finished else learned_weights(self._model, self._step)
-        self._accumulators = {weight.name: np.zeros_like(self._weights[weight.name]) for weight in learned}
 
     def _refuse_when_finished(self) -> None:
         if self.finished:

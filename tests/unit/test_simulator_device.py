@@ -148,6 +148,41 @@ def test_a_wrong_count_is_refused_and_changes_nothing(count: int) -> None:
     simulator.end_step(2)
 
 
+@pytest.mark.parametrize("change", ["label", "sample", "order"])
+def test_other_samples_or_labels_than_in_step_1_start_the_step_again(change: str) -> None:
+    model = small()
+    simulator, plain = Simulator(model), Simulator(model)
+    take_step(simulator, model)
+    before = weight_bytes(simulator)
+    x, y = (array.copy() for array in random_samples(model, 0, 3))
+    if change == "label":
+        y[1] = (y[1] + 1) % 3
+    elif change == "sample":
+        x[1, 0, 3, 3] ^= 1
+    else:
+        x, y = x[::-1], y[::-1]
+    for sample, label in zip(x, y, strict=True):
+        simulator.adapt_sample(sample, int(label))
+    with pytest.raises(DeviceError, match="step 2 has other samples or labels than step 1"):
+        simulator.end_step(3)
+    assert weight_bytes(simulator) == before and (simulator.step, simulator.samples) == (2, 0)
+    take_step(simulator, model)
+    for _ in range(2):
+        take_step(plain, model)
+    assert weight_bytes(simulator) == weight_bytes(plain)
+
+
+def test_a_restarted_step_forgets_what_it_was_sent() -> None:
+    model = small()
+    simulator, plain = Simulator(model), Simulator(model)
+    simulator.adapt_sample(random_samples(model, 5, 1)[0][0], 2)
+    simulator.restart_step()
+    for device in (simulator, plain):
+        take_step(device, model)
+        take_step(device, model)
+    assert weight_bytes(simulator) == weight_bytes(plain)
+
+
 def test_a_step_without_samples_is_refused() -> None:
     with pytest.raises(DeviceError):
         Simulator(small()).end_step(0)
