@@ -1,4 +1,4 @@
-"""Error of the simulator's exp and log against float64, over every float32 there is.
+"""Error of the simulator's exp, log, sigmoid and tanh against float64, over every float32 there is.
 
     python -m benchmarks.exp_log_error            all 2³² bit patterns, some minutes
     python -m benchmarks.exp_log_error --every 97 a sample of them, a few seconds
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from pmeta.host.simulator.arithmetic import exp32, log32
+from pmeta.host.simulator.operators import sigmoid, tanh
 
 PATTERNS = 1 << 32
 CHUNK = 1 << 20  # patterns at a time
@@ -78,11 +79,16 @@ def main(
     every: Annotated[int, typer.Option(min=1, help="Take only every n-th bit pattern.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Worst error of exp and log.
+    """Worst error of exp, log, sigmoid and tanh.
 
     Example: python -m benchmarks.exp_log_error --every 97
     """
-    functions: dict[str, tuple[Function, Reference]] = {"exp": (exp32, np.exp), "log": (log32, np.log)}
+    functions: dict[str, tuple[Function, Reference]] = {
+        "exp": (exp32, np.exp),
+        "log": (log32, np.log),
+        "sigmoid": (lambda x: sigmoid.forward(np.asarray(x, np.float32)), lambda x: 1 / (1 + np.exp(-x))),
+        "tanh": (lambda x: tanh.forward(np.asarray(x, np.float32)), np.tanh),
+    }
     found: dict[str, Errors] = {}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         for name, (function, reference) in functions.items():

@@ -28,7 +28,7 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.cli_errors import run
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.modelfile import load_model
-from pmeta.codegen.operators import LeakyRelu, MaxPool, Relu
+from pmeta.codegen.operators import Clip, HardSwish, LeakyRelu, MaxPool, Relu
 from pmeta.codegen.taskfile import load_tasks
 from pmeta.host.simulator import Simulator
 from pmeta.host.simulator.sample_pass import SamplePass
@@ -156,8 +156,11 @@ def simulated_decisions(model: Model, traced: SamplePass) -> Decisions:
     saved = traced.forward.saved
     found = Decisions()
     for node in model.graph.nodes:
-        if isinstance(node, Relu | LeakyRelu):
+        if isinstance(node, Clip | LeakyRelu | Relu):
             found.passes[node.name] = torch.tensor(~saved[node.name])
+        elif isinstance(node, HardSwish):
+            x = torch.tensor(saved[node.name])
+            found.passes[node.name] = torch.stack([x > -3, x < 3])
         elif isinstance(node, MaxPool):
             found.winners[node.name] = torch.tensor(saved[node.name].best)
     for layer, gamma in traced.gammas.items():

@@ -28,7 +28,7 @@ from typing import Literal
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import LeakyRelu, MaxPool, Relu
+from pmeta.codegen.operators import Clip, HardSwish, LeakyRelu, MaxPool, Relu, Sigmoid, Tanh
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
 
 BYTES_PER_WORD = 4
@@ -122,10 +122,11 @@ class _Row:
 
 
 def _derivative_bits(model: Model, lowest: Node) -> int:
-    """Bits for σ' of all ReLUs and max-pools above l_min: one per element (T = 32), or two (T = 16)."""
+    """Bits for σ' of all activations and max-pools above l_min: one per element (T = 32), two (T = 16), or a word."""
     nodes = model.graph.nodes
     above = nodes[nodes.index(lowest) + 1 :]
-    word_length = {Relu: 32, LeakyRelu: 32, MaxPool: 16}  # T
+    word_length: dict[type[Node], int] = {Clip: 32, LeakyRelu: 32, Relu: 32, MaxPool: 16}  # T
+    word_length |= {HardSwish: 1, Sigmoid: 1, Tanh: 1}
     return sum(
         prod(model.graph.shapes[node.output]) * WORD_BITS // word_length[type(node)]
         for node in above

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -18,10 +18,26 @@ from pmeta.codegen.adaptation import (
     UpdatedPart,
 )
 from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
-from pmeta.codegen.operators import Add, Concat, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu, Window
+from pmeta.codegen.operators import (
+    Add,
+    Clip,
+    Concat,
+    Conv,
+    Flatten,
+    Gemm,
+    GroupNorm,
+    HardSwish,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    Sigmoid,
+    Tanh,
+    Window,
+)
 
 T = TypeVar("T")
 
+LARGEST = float(np.finfo(np.float32).max)
 EPSILON = float(np.float32(1e-5))
 BOTH: tuple[UpdatedPart, ...] = ("weight", "bias")
 
@@ -137,6 +153,18 @@ class _Chain:
     def add_leaky_relu(self, alpha: float) -> None:
         self._append(LeakyRelu(*self._names("leaky"), float(np.float32(alpha))))
 
+    def add_sigmoid(self) -> None:
+        self._append(Sigmoid(*self._names("sigmoid")))
+
+    def add_tanh(self) -> None:
+        self._append(Tanh(*self._names("tanh")))
+
+    def add_hard_swish(self) -> None:
+        self._append(HardSwish(*self._names("swish")))
+
+    def add_clip(self, low: float, high: float) -> None:
+        self._append(Clip(*self._names("clip"), float(np.float32(low)), float(np.float32(high))))
+
     def add_flatten(self) -> None:
         self._append(Flatten(*self._names("flatten")))
 
@@ -244,10 +272,17 @@ def _random_conv(chain: _Chain) -> None:
 
 
 def _random_activation(chain: _Chain) -> None:
-    if chain.rng.random() < 0.6:
+    """A Relu more often than others: only that may change places with a MaxPool."""
+    rng = chain.rng
+    others: tuple[Callable[[], None], ...] = (
+        *(chain.add_hard_swish, chain.add_sigmoid, chain.add_tanh),
+        lambda: chain.add_leaky_relu(_pick(rng, (0.01, 0.3, -0.5))),
+        lambda: chain.add_clip(*_pick(rng, ((0.0, 6.0), (-0.5, 0.7), (-LARGEST, 0.5)))),
+    )
+    if rng.random() < 0.3:
         chain.add_relu()
     else:
-        chain.add_leaky_relu(_pick(chain.rng, (0.01, 0.3, -0.5)))
+        _pick(rng, others)()
 
 
 def _random_max_pool(chain: _Chain) -> None:

@@ -1,8 +1,8 @@
 """Multiply-accumulates of a program: the calls that the plan emits, counted one by one.
 
-Counted are nominal ones (taps in the padding too), like `Node.forward_macs`; for GroupNormalization, LeakyRelu and
-attention's average, one per element and pass. Where attention chooses channels at run time, the most that it can keep
-are counted, so the sum is an upper bound. ReLU, max-pool and the loss count nothing, copies neither.
+Counted are nominal ones (taps in the padding too), like `Node.forward_macs`; for GroupNormalization, activations that
+multiply and attention's average, one per element and pass. Where attention chooses channels at run time, the most that
+it can keep are counted, so the sum is an upper bound. ReLU, Clip, max-pool and the loss count nothing, copies neither.
 """
 
 from __future__ import annotations
@@ -75,8 +75,16 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     "pmeta_keep_rows": lambda layer: layer.kept_in * prod(layer.shape_in[1:]),
     "pmeta_relu_forward": _nothing,
     "pmeta_relu_input_gradient": _nothing,
+    "pmeta_hard_swish_forward": lambda layer: layer.dense,
+    "pmeta_hard_swish_input_gradient": lambda layer: layer.dense,
     "pmeta_leaky_relu_forward": lambda layer: layer.dense,
     "pmeta_leaky_relu_input_gradient": lambda layer: layer.dense,
+    "pmeta_sigmoid_forward": lambda layer: layer.dense,
+    "pmeta_sigmoid_input_gradient": lambda layer: layer.dense,
+    "pmeta_tanh_forward": lambda layer: layer.dense,
+    "pmeta_tanh_input_gradient": lambda layer: layer.dense,
+    "pmeta_clip_forward": _nothing,
+    "pmeta_clip_input_gradient": _nothing,
     "pmeta_max_pool_forward": _nothing,
     "pmeta_max_pool_input_gradient": _nothing,
     "*loss = pmeta_softmax_cross_entropy": _nothing,

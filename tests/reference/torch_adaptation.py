@@ -17,7 +17,21 @@ from torch import Tensor
 
 from pmeta.codegen.adaptation import AttentionModule, Model
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import Add, Concat, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
+from pmeta.codegen.operators import (
+    Add,
+    Clip,
+    Concat,
+    Conv,
+    Flatten,
+    Gemm,
+    GroupNorm,
+    HardSwish,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    Sigmoid,
+    Tanh,
+)
 
 Weights = dict[str, Tensor]
 
@@ -26,7 +40,7 @@ Weights = dict[str, Tensor]
 class Decisions:
     """The discrete decisions of one sample, by node name."""
 
-    passes: dict[str, Tensor] = field(default_factory=dict)  # ReLU, LeakyReLU: bool, where the input passes
+    passes: dict[str, Tensor] = field(default_factory=dict)  # ReLU and its like: bool, where the input passes
     winners: dict[str, Tensor] = field(default_factory=dict)  # max-pool: (C, H', W'), row·W + column
     kept_fw: dict[str, Tensor] = field(default_factory=dict)  # attention: bool (C,)
     kept_bw: dict[str, Tensor] = field(default_factory=dict)  # bool (F,)
@@ -145,6 +159,14 @@ def _node(
             return _relu(node, x, 0.0, made, forced)
         case LeakyRelu():
             return _relu(node, x, node.alpha, made, forced)
+        case Sigmoid():
+            return x.sigmoid()
+        case Tanh():
+            return x.tanh()
+        case Clip():
+            return _clip(node, x, made, forced)
+        case HardSwish():
+            return _hard_swish(node, x, made, forced)
         case MaxPool():
             return _max_pool(node, x, made, forced)
     raise NotImplementedError(type(node).__name__)
@@ -154,6 +176,23 @@ def _relu(node: Node, x: Tensor, alpha: float, made: Decisions | None, forced: D
     if made is not None:
         made.passes[node.name] = (x > 0)[0]
     return F.leaky_relu(x, alpha) if forced is None else torch.where(forced.passes[node.name], x, alpha * x)
+
+
+def _clip(node: Clip, x: Tensor, made: Decisions | None, forced: Decisions | None) -> Tensor:
+    passes = (x > node.min) & (x < node.max)
+    if made is not None:
+        made.passes[node.name] = passes[0]
+    return torch.where(forced.passes[node.name] if forced else passes, x, x.detach().clamp(node.min, node.max))
+
+
+def _hard_swish(node: HardSwish, x: Tensor, made: Decisions | None, forced: Decisions | None) -> Tensor:
+    """It decides twice: whether x lies above −3, and whether below 3."""
+    above, below = x > -3, x < 3
+    if made is not None:
+        made.passes[node.name] = torch.stack([above[0], below[0]])
+    if forced is not None:
+        above, below = forced.passes[node.name]
+    return torch.where(above, torch.where(below, x * (x + 3) / 6, x), 0 * x.detach())
 
 
 def _max_pool(node: MaxPool, x: Tensor, made: Decisions | None, forced: Decisions | None) -> Tensor:

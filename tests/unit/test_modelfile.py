@@ -162,7 +162,7 @@ GIANT = 10**9
 
 
 DAMAGE: list[tuple[Callable[[onnx.ModelProto], None], type[ModelError], str]] = [
-    (rename_operator, UnsupportedError, "node 'relu1' .Softplus.: the operator is not supported; use only Add, Con"),
+    (rename_operator, UnsupportedError, "node 'relu1' .Softplus.: the operator is not supported; use only Add, "),
     (external_weights, UnsupportedError, "keeps weights in other files"),
     (negative_step_size, ModelError, "step sizes must be finite and >= 0"),
     (dead_end, ModelError, "node 'extra': nothing reads its output 'dead'"),

@@ -5,17 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from pmeta.codegen.graph import Node
-from pmeta.codegen.operators import Add, Concat, Conv, Flatten, Gemm, GroupNorm, LeakyRelu, MaxPool, Relu
+from pmeta.codegen.operators import (
+    Add,
+    Clip,
+    Concat,
+    Conv,
+    Flatten,
+    Gemm,
+    GroupNorm,
+    HardSwish,
+    LeakyRelu,
+    MaxPool,
+    Relu,
+    Sigmoid,
+    Tanh,
+)
 from pmeta.host.simulator.operators.add import AddOperator
+from pmeta.host.simulator.operators.clip import ClipOperator
 from pmeta.host.simulator.operators.concat import ConcatOperator
 from pmeta.host.simulator.operators.conv import ConvOperator
 from pmeta.host.simulator.operators.flatten import FlattenOperator
 from pmeta.host.simulator.operators.gemm import GemmOperator
 from pmeta.host.simulator.operators.group_norm import GroupNormOperator
+from pmeta.host.simulator.operators.hard_swish import HardSwishOperator
 from pmeta.host.simulator.operators.leaky_relu import LeakyReluOperator
 from pmeta.host.simulator.operators.max_pool import MaxPoolOperator
 from pmeta.host.simulator.operators.operator import LayerOperator, Operator
 from pmeta.host.simulator.operators.relu import ReluOperator
+from pmeta.host.simulator.operators.sigmoid import SigmoidOperator
+from pmeta.host.simulator.operators.tanh import TanhOperator
 
 SIMULATED_LAYERS: dict[type[Node], LayerOperator[Any, Any]] = {
     Conv: ConvOperator(),
@@ -25,9 +43,13 @@ SIMULATED_LAYERS: dict[type[Node], LayerOperator[Any, Any]] = {
 SIMULATED: dict[type[Node], Operator[Any, Any]] = {
     **SIMULATED_LAYERS,
     Add: AddOperator(),
+    Clip: ClipOperator(),
     Concat: ConcatOperator(),
     Flatten: FlattenOperator(),
+    HardSwish: HardSwishOperator(),
     LeakyRelu: LeakyReluOperator(),
     MaxPool: MaxPoolOperator(),
     Relu: ReluOperator(),
+    Sigmoid: SigmoidOperator(),
+    Tanh: TanhOperator(),
 }

@@ -54,6 +54,14 @@ def accumulator(rng: np.random.Generator, *shape: int, flavour: str = ORDINARY) 
     return np.float32(0) + values(rng, *shape, flavour=flavour)
 
 
+def patterns(around: Sequence[float], every: int = 40_009) -> Float32Array:
+    """Float32 bit patterns from all over (`every` is prime), and all next to these magnitudes, of both signs."""
+    sweep = np.arange(0, 1 << 32, every, dtype=np.uint64)
+    corners = np.array([*around, *(-magnitude for magnitude in around)], np.float32).view(np.uint32).astype(np.int64)
+    near = (corners[:, None] + np.arange(-64, 65)).ravel() % (1 << 32)
+    return np.concatenate([sweep, near]).astype(np.uint32).view(np.float32)
+
+
 def smooth(rng: np.random.Generator, *shape: int) -> Float32Array:
     """Values for comparisons with float64: all of a similar size, between −2 and 2."""
     return rng.uniform(-2, 2, shape).astype(np.float32)

@@ -1,0 +1,49 @@
+"""HardSwish: x·relu6(x + 3)/6 (Howard et al., Searching for MobileNetV3, 2019)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+from pmeta.codegen.graph import Node, Shape, Slicing
+from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.plan.program import Buffer, Role
+
+if TYPE_CHECKING:
+    from pmeta.codegen.plan.lowering import Lowering
+
+
+@dataclass(frozen=True)
+class HardSwish(Node):
+    """y = 0 where x ≤ −3, x where x ≥ 3, else x·(x + 3)/6. The backward pass reads x."""
+
+    slicing: ClassVar[Slicing] = Slicing.MEMBER
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape
+
+    def forward_macs(self, input_shape: Shape) -> int:
+        return prod(input_shape)
+
+    @classmethod
+    def from_onnx(cls, node: OnnxNode) -> HardSwish:
+        node.require({})
+        return cls(node.name, node.inputs[0], node.outputs[0])
+
+    def to_onnx(self) -> OnnxNode:
+        return OnnxNode("HardSwish", self.name, (self.input,), (self.output,), {}, {})
+
+    def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
+        if low.needs_input_gradient:
+            x = low.hold(x)
+            low.note("x", x)
+        y = low.own(x) if low.may_overwrite(x) else low.buffer("y", low.output_shape, Role.MAP)
+        low.call("pmeta_hard_swish_forward", prod(low.output_shape), x, y, writes=[y])
+        return y
+
+    def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
+        g = low.own(g)
+        x = low.part(low.noted("x"))
+        low.call("pmeta_hard_swish_input_gradient", prod(low.output_shape), x, g, writes=[g])
+        return g
