@@ -5,37 +5,89 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 
 from pmeta.codegen import cli_errors
 from pmeta.codegen.boards import BOARDS
+from pmeta.codegen.bring_your_own import OwnAdaptation
+from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.project.generate import Project, generate, write_project
 from pmeta.codegen.report.terminal import summary_table
 
 EPILOG = """Example: pmeta-gen models/icons-4conv-5way.onnx --board native --board netduinoplus2 --out icons
 
+A network of your own: pmeta-gen net.onnx --update last --alpha 0.05 --steps 5 --board native --out net
+
 Exit codes: 0 success, 2 usage, 3 wrong option, 4 model damaged or unsupported, 5 does not fit the board."""
+
+OWN = "A network without a record of pmeta-train"
 
 app = typer.Typer(add_completion=True, pretty_exceptions_enable=False)
 
 
 @app.command(epilog=EPILOG)
 def gen(
-    model: Annotated[Path, typer.Argument(help="The model.onnx that pmeta-train wrote.", show_default=False)],
+    model: Annotated[Path, typer.Argument(help="model.onnx of pmeta-train, or another network.", show_default=False)],
     board: Annotated[list[str], typer.Option(help=f"Board, repeatable: {', '.join(BOARDS)}.")],
     out: Annotated[Path, typer.Option(help="Folder for the PlatformIO project; files of your own in it stay.")],
+    update: Annotated[
+        str | None,
+        typer.Option(help="What learns: last, all, bias, or LAYER,LAYER,...", rich_help_panel=OWN),
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Step size (0.01).", rich_help_panel=OWN)] = None,
+    steps: Annotated[int | None, typer.Option(help="Adaptation steps (5).", rich_help_panel=OWN)] = None,
+    head: Annotated[
+        str | None, typer.Option(help="keep, or new: an empty last layer for --ways classes.", rich_help_panel=OWN)
+    ] = None,
+    ways: Annotated[int | None, typer.Option(help="Classes of a new head.", rich_help_panel=OWN)] = None,
+    uint8_scale: Annotated[
+        float | None, typer.Option(help="Samples travel as bytes u: x = u * scale + offset.", rich_help_panel=OWN)
+    ] = None,
+    uint8_offset: Annotated[float | None, typer.Option(help="Of uint8 samples (0).", rich_help_panel=OWN)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
 ) -> None:
     """Generate firmware that adapts MODEL on a board: forward, backward and update in one static arena."""
-    project = generate(model, board)
+    own = _own_adaptation(update, alpha, steps, head, ways, uint8_scale, uint8_offset)
+    project = generate(model, board, own)
     write_project(project, out)
     if as_json:
         print(json.dumps({"out": str(out), "manifest": json.loads(project.manifest.to_json())}, indent=1))
     else:
         _print_summary(project, out)
+
+
+def _own_adaptation(
+    update: str | None,
+    alpha: float | None,
+    steps: int | None,
+    head: str | None,
+    ways: int | None,
+    uint8_scale: float | None,
+    uint8_offset: float | None,
+) -> OwnAdaptation | None:
+    """None where no option of the panel was given; ConfigError where they do not belong together."""
+    if head not in (None, "keep", "new"):
+        raise ConfigError(f"no kind of head is called {head!r}", "--head", "use keep or new")
+    if (head == "new") != (ways is not None):
+        raise ConfigError("a new head needs --ways, and --ways a new head", "--head", "pass --head new --ways N")
+    if uint8_offset is not None and uint8_scale is None:
+        raise ConfigError("there is no --uint8-scale", "--uint8-offset", "pass both")
+    given = {
+        "alpha": alpha,
+        "steps": steps,
+        "new_head_ways": ways,
+        "uint8_scale": uint8_scale,
+        "uint8_offset": uint8_offset,
+    }
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if update is None:
+        if changed or head:
+            raise ConfigError("what learns is not said", "--update", "pass last, all, bias, or names of layers")
+        return None
+    return OwnAdaptation(update, **changed)
 
 
 def _print_summary(project: Project, out: Path) -> None:

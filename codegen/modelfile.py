@@ -47,9 +47,15 @@ def sha256_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def model_bytes(model: Model) -> bytes:
+    """The file of `model`: the same model gives the same bytes."""
+    data: bytes = _to_proto(model).SerializeToString(deterministic=True)
+    return data
+
+
 def save_model(model: Model, path: Path) -> None:
-    """Write `model` to `path`: the same model gives the same bytes. Replaces the file in one step."""
-    data = _to_proto(model).SerializeToString(deterministic=True)
+    """Write `model_bytes` to `path`. Replaces the file in one step."""
+    data = model_bytes(model)
     try:
         with replacement(path) as temporary:
             temporary.write_bytes(data)
@@ -60,15 +66,31 @@ def save_model(model: Model, path: Path) -> None:
 def load_model(path: Path) -> Model:
     """Read a model with its adaptation record; raises ModelError or UnsupportedError."""
     proto = _read_proto(path)
-    record_text = {entry.key: entry.value for entry in proto.metadata_props}.get(RECORD_KEY)
+    record_text = _record_text(proto)
     if record_text is None:
-        raise ModelError(
-            "has no adaptation record", str(path), "export it with pmeta-train, which adds step sizes and the record"
-        )
-    constants = {tensor.name: tensor_value(tensor, str(path)) for tensor in proto.graph.initializer}
+        todo = "export it with pmeta-train, or give pmeta-gen --update, --alpha and --steps"
+        raise ModelError("has no adaptation record", str(path), todo)
+    constants = _constants(proto, path)
     graph = _graph_from_proto(proto, constants, path)
     float32 = {name: array for name, array in constants.items() if array.dtype == np.float32}
     return Model(graph, _adaptation_from(record_text, graph, float32, path))
+
+
+def load_network(path: Path) -> Graph:
+    """Read a network that has no adaptation record; raises ModelError or UnsupportedError."""
+    proto = _read_proto(path)
+    if _record_text(proto) is not None:
+        todo = "leave out --update, --alpha, --steps, --head and the like"
+        raise ModelError("has an adaptation record, which says how it adapts", str(path), todo)
+    return _graph_from_proto(proto, _constants(proto, path), path)
+
+
+def _record_text(proto: onnx.ModelProto) -> str | None:
+    return {entry.key: entry.value for entry in proto.metadata_props}.get(RECORD_KEY)
+
+
+def _constants(proto: onnx.ModelProto, path: Path) -> dict[str, Constant]:
+    return {tensor.name: tensor_value(tensor, str(path)) for tensor in proto.graph.initializer}
 
 
 # --- writing -------------------------------------------------------------------------------------------------

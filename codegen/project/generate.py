@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmeta.codegen.boards import Board, find_board
+from pmeta.codegen.bring_your_own import OwnAdaptation, own_model
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest, firmware_id
-from pmeta.codegen.modelfile import load_model, sha256_of
+from pmeta.codegen.modelfile import load_model, load_network, model_bytes
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.project.c_source import Title, comment_text, library_sources, sample_bytes
 from pmeta.codegen.project.fit import check_fit, statics
@@ -36,13 +38,20 @@ class Project:
     files: dict[str, str | bytes]
 
 
-def generate(model_path: Path, board_names: Sequence[str]) -> Project:
-    """Generate the project in memory; raises PmetaError."""
-    model = load_model(model_path)
+def generate(model_path: Path, board_names: Sequence[str], own: OwnAdaptation | None = None) -> Project:
+    """Generate the project in memory; `own` says how a network without a record adapts. Raises PmetaError."""
+    if own is None:
+        model, model_file = load_model(model_path), model_path.read_bytes()
+    else:
+        model = own_model(load_network(model_path), own)
+        model_file = model_bytes(model)
     boards = tuple(find_board(name) for name in sorted(set(board_names)))
     plan = make_plan(model)
     check_fit(plan, boards)
-    manifest = _manifest(plan, sha256_of(model_path), boards)
+    command = " ".join(
+        ["pmeta-gen model.onnx", *(f"--board {board.name}" for board in boards), *(own.arguments if own else ())]
+    )
+    manifest = _manifest(plan, hashlib.sha256(model_file).hexdigest(), command, boards)
     title = Title(comment_text(model.graph.name), manifest.command, manifest.model_sha256, manifest.firmware_id)
     files: dict[str, str | bytes] = {**platformio_files([board.name for board in boards])}
     files.update({f"lib/pmeta_model/src/{name}": text for name, text in library_sources(plan, title).items()})
@@ -58,7 +67,7 @@ def generate(model_path: Path, board_names: Sequence[str]) -> Project:
     )
     files["manifest.json"] = manifest.to_json()
     files["report.html"] = report_html(plan, manifest, boards)
-    files["model.onnx"] = model_path.read_bytes()
+    files["model.onnx"] = model_file
     return Project(plan, manifest, boards, files)
 
 
@@ -127,8 +136,7 @@ def _move(source: Path, target: Path, moves: list[tuple[Path, Path]]) -> None:
     moves.append((source, target))
 
 
-def _manifest(plan: Plan, model_sha256: str, boards: Sequence[Board]) -> Manifest:
-    command = " ".join(["pmeta-gen model.onnx", *(f"--board {board.name}" for board in boards)])
+def _manifest(plan: Plan, model_sha256: str, command: str, boards: Sequence[Board]) -> Manifest:
     adaptation = plan.model.adaptation
     # The id stands in the sources and follows from them: as they are without it, and without the boards.
     anonymous = Title(comment_text(plan.model.graph.name), command="", model_sha256=model_sha256, firmware_id="00" * 16)
