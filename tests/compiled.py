@@ -7,6 +7,7 @@ shows as a wrong bit.
 from __future__ import annotations
 
 import atexit
+import copy
 import ctypes
 import functools
 import shutil
@@ -78,9 +79,18 @@ class CompiledModel:
         own = [str(folder / name) for name in MODEL_SOURCES]
         command = [compiler(), *COMPILE_FLAGS, "-fPIC", "-shared", "-o", str(library), *own, *kernel_objects()]
         subprocess.run(command, check=True)
-        self._library = ctypes.CDLL(str(library))
+        self._load(library)
+
+    def _load(self, library: Path) -> None:
+        self._path, self._library = library, ctypes.CDLL(str(library))
         self._arena = (ctypes.c_uint8 * self.plan.arena_bytes).in_dll(self._library, "pmeta_arena")
         self._tensors = {weight.name: number for number, weight in enumerate(self.plan.learned)}
+
+    def restarted(self, folder: Path) -> CompiledModel:
+        """The same library with its static memory as at the start of a program: a copy of the file, loaded anew."""
+        other = copy.copy(self)
+        other._load(Path(shutil.copy(self._path, folder / "restarted.so")))
+        return other
 
     def poison(self) -> None:
         """Fill the whole arena with 0xAA; only meaningful where no weight or accumulator is live: after reset."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -67,11 +70,19 @@ def test_after_the_last_step_only_reset_and_predict(library: CompiledModel) -> N
     assert snapshot(library) == before
 
 
-def test_other_samples_than_in_step_1_are_refused(library: CompiledModel) -> None:
+@pytest.mark.parametrize("change", ["sample", "label", "order"])
+def test_other_samples_or_labels_than_in_step_1_are_refused(library: CompiledModel, change: str) -> None:
     adapt_step(library)
     before = snapshot(library)
-    for index in (0, 1, 2, 2):
-        library.adapt_sample(SAMPLES[index], int(LABELS[index]))
+    samples, labels = SAMPLES.copy(), LABELS.copy()
+    if change == "sample":
+        samples[3] = samples[2]
+    elif change == "label":
+        labels[3] = (labels[3] + 1) % 5
+    else:
+        samples, labels = samples[::-1], labels[::-1]
+    for sample, label in zip(samples, labels, strict=True):
+        library.adapt_sample(sample, int(label))
     assert library.try_end_step(4) == SUPPORT
     assert snapshot(library) == before  # the step starts again
     adapt_step(library)
@@ -89,19 +100,55 @@ def test_a_restarted_step_gives_the_same_bits(library: CompiledModel) -> None:
 
 
 @pytest.mark.parametrize("steps_before", range(STEPS + 1))
-def test_a_saved_state_continues_with_the_same_bits(library: CompiledModel, steps_before: int) -> None:
+def test_a_saved_state_continues_with_the_same_bits(library: CompiledModel, steps_before: int, tmp_path: Path) -> None:
+    """After a restart, which leaves nothing in RAM."""
     for _ in range(steps_before):
         adapt_step(library)
     saved = library.save()
     for _ in range(steps_before, STEPS):
         adapt_step(library)
     expected = snapshot(library) + library.predict(SAMPLES[1]).tobytes()
-    library.reset()
-    library.poison()
-    assert library.load(saved) == OK
+    restarted = library.restarted(tmp_path)
+    restarted.poison()
+    assert restarted.load(saved) == OK
     for _ in range(steps_before, STEPS):
-        adapt_step(library)
-    assert snapshot(library) + library.predict(SAMPLES[1]).tobytes() == expected
+        adapt_step(restarted)
+    assert snapshot(restarted) + restarted.predict(SAMPLES[1]).tobytes() == expected
+
+
+def test_loading_within_a_step_drops_its_samples(library: CompiledModel) -> None:
+    adapt_step(library)
+    saved = library.save()
+    adapt_step(library)
+    expected = snapshot(library)
+    library.adapt_sample(SAMPLES[2], int(LABELS[2]))
+    assert library.load(saved) == OK
+    assert (library.step, library.samples) == (2, 0)
+    adapt_step(library)
+    assert snapshot(library) == expected
+
+
+def with_checksum(body: bytes) -> bytes:
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize("step", [0, STEPS + 2, 2**31, 2**32 - 1])
+def test_a_state_of_an_impossible_step_is_refused(library: CompiledModel, step: int) -> None:
+    """Although its checksum is right."""
+    adapt_step(library)
+    saved, before = library.save(), snapshot(library)
+    assert with_checksum(saved[:-4]) == saved
+    assert library.load(with_checksum(saved[:16] + step.to_bytes(4, "little") + saved[20:-4])) == STATE
+    assert snapshot(library) == before
+
+
+@pytest.mark.parametrize("position", [0, 7, 15])
+def test_a_state_of_another_firmware_is_refused(library: CompiledModel, position: int) -> None:
+    adapt_step(library)
+    body, before = bytearray(library.save()[:-4]), snapshot(library)
+    body[position] ^= 1
+    assert library.load(with_checksum(bytes(body))) == STATE
+    assert snapshot(library) == before
 
 
 def test_a_damaged_state_is_refused(library: CompiledModel) -> None:

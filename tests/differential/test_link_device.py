@@ -17,7 +17,7 @@ from pmeta.codegen.errors import DeviceError, LinkError
 from pmeta.codegen.project.link_size import link_state_bytes
 from pmeta.host.events import Resumed
 from pmeta.host.link.device import Device
-from pmeta.host.link.frames import Command, Frame, FrameSplitter, decode_frame, encode_frame
+from pmeta.host.link.frames import Command, Frame, FrameSplitter, Status, decode_frame, encode_frame
 from pmeta.host.link.protocol import Client, Timeouts, Transport
 from pmeta.host.session import Adaptation
 from tests.link_support.build import TEMPLATES, WARNINGS, build_device, write_headers
@@ -162,6 +162,20 @@ def test_same_bytes_as_the_python_reading(tmp_path: Path, ways: int) -> None:
     ok = {command for command, status in met if status == 0}
     assert ok >= set(Command)
     assert {status for _, status in met} >= {0, 1, 2, 3, 4, 5, *range(16, 26)}
+
+
+def test_the_kept_reply_answers_the_same_request_only(program: Path) -> None:
+    """Not another one under the same number: a host that confuses its numbers must hear of it."""
+
+    def tensor_crc(tensor: int) -> bytes:
+        return encode_frame(Frame(Command.TENSOR_CRC, 5, 7, struct.pack("<I", tensor)))
+
+    stream = encode_frame(Frame(Command.HELLO, 5, 6)) + tensor_crc(0) + tensor_crc(1) + tensor_crc(0)
+    stream += encode_frame(Frame(Command.HELLO, 5, 7))
+    replies = [decode_frame(encoded) for encoded in FrameSplitter().feed(talk(program, stream))]
+    assert [reply.status for reply in replies] == [Status.OK, Status.OK, Status.WRONG_SEQUENCE, Status.OK, Status.OK]
+    assert replies[1] == replies[3]  # refusing has not replaced it
+    assert len(replies[-1].payload) == 56  # HELLO's own
 
 
 # --- Noise

@@ -134,6 +134,23 @@ def test_busy_makes_the_host_wait_for_the_result() -> None:
     assert len(script.requests) == 1
 
 
+def test_after_busy_the_host_waits_as_long_as_a_computation_may_take() -> None:
+    waits = []
+
+    class Busy(Script):
+        def read(self, timeout: float) -> bytes:
+            if self.requests[-1].command != Command.ADAPT:
+                return super().read(timeout)
+            waits.append(timeout)
+            return reply(status=Status.BUSY if len(waits) == 1 else Status.OK)(self.requests[-1])
+
+    script = Busy(reply())
+    started = Client(script.connect, "test port", Timeouts(answer=10.0, compute=1000.0))
+    started.start_session()
+    started.request(Command.ADAPT)
+    assert 0 < waits[0] <= 10 and 900 < waits[1] <= 1000 and len(waits) == 2
+
+
 def test_a_result_lost_after_busy_is_asked_for_again() -> None:
     script = Script(reply(), reply(status=Status.BUSY), reply(b"result"))
     assert client(script).request(Command.ADAPT) == b"result"
