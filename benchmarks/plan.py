@@ -1,0 +1,166 @@
+"""What the planner reaches on the networks that others publish figures for.
+
+    python -m benchmarks.plan          or   make bench-plan
+
+Bytes follow from the plan alone, so they are the same on every machine. "Dynamic" is counted as the paper does: uint8
+sample, maps, stores, masks and gradient accumulators, not the updated weights; the most of any moment, for one sample.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model
+from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
+from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu, Window
+from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.plan.program import Role
+from pmeta.codegen.project.c_source import ram_model, sample_bytes
+from pmeta.codegen.project.fit import firmware_ram
+from pmeta.codegen.report.occupancy import scenes
+
+SAME = Window((3, 3), pad_before=(1, 1), pad_after=(1, 1))
+HALVE = Window((2, 2), stride=(2, 2))
+EPSILON = float(np.float32(1e-5))
+EVERYTHING = "everything"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One figure: what is planned, what is counted, and what to stay below."""
+
+    title: str
+    model: Model
+    count: Callable[[Plan], int]
+    what: str  # is counted
+    limit: int
+    others: str  # what others need
+
+
+def main() -> None:
+    """Print the table; exit code 1 where a limit is passed."""
+    table = Table("network", "learns", "counted", "bytes", "goal", "others", "placement", "seconds")
+    passed = True
+    for case in cases():
+        started = time.monotonic()
+        plan = make_plan(case.model)
+        seconds = time.monotonic() - started
+        size = case.count(plan)
+        passed &= size <= case.limit
+        network, learns = case.title.split("; ")
+        ratio = plan.placement.size / plan.placement.lower_bound
+        goal = f"[{'green' if size <= case.limit else 'red'}]≤ {case.limit:,}[/]"
+        table.add_row(network, learns, case.what, f"{size:,}", goal, case.others, f"{ratio:.3f}", f"{seconds:.2f}")
+    Console(width=150).print(table)
+    print("placement: bytes of the arena ÷ the largest set of bytes that live at once, which no placement can beat")
+    raise SystemExit(0 if passed else 1)
+
+
+def cases() -> tuple[Case, ...]:
+    """The goals that docs/results.md reports."""
+    upper = {"conv3", "norm3", "conv4", "norm4", "fc"}
+    large = (3, 84, 84)
+    return (
+        Case(
+            "4Conv-32, 84×84×3; conv3, norm3, conv4, norm4, fc",
+            adapting(four_conv(large, 32, 8), upper, steps=5),
+            *(dynamic, "dynamic", 460_000, "p-Meta, Table 2: 1.04 MB, x̂ not counted"),
+        ),
+        Case(
+            f"4Conv-32, 84×84×3; {EVERYTHING}",
+            adapting(four_conv(large, 32, 8), None, steps=5),
+            *(dynamic, "dynamic", 850_000, "MAML, Table 2: 2.06 MB"),
+        ),
+        Case(
+            "4Conv-32, 28×28×1; conv4, norm4, fc",
+            adapting(four_conv((1, 28, 28), 32, 8), {"conv4", "norm4", "fc"}, steps=3),
+            *(firmware_ram, "whole firmware", 124_000, "an STM32F405 has 131,072"),
+        ),
+        Case(
+            f"3 conv, 16 filters, no norm, 28×28×1; {EVERYTHING}",
+            adapting(three_conv(), None, steps=2),
+            *(ram_model, "library", 110_000, "AIfES: 217,148 at batch 1"),
+        ),
+    )
+
+
+def dynamic(plan: Plan) -> int:
+    """Most bytes of one moment of an adaptation step, with the sample and without updated weights."""
+    most = 0
+    for scene in scenes(plan):
+        counted = [occupant for occupant in scene.occupants if occupant.role is not Role.WEIGHT]
+        if scene.steps:
+            moments = range(len(scene.calls))
+            most = max(most, *(sum(o.bytes for o in counted if o.first <= n <= o.last) for n in moments))
+    return sample_bytes(plan) + most
+
+
+def adapting(graph: Graph, learning: Collection[str] | None, steps: int) -> Model:
+    """The layers that learn do so in every step; None: all."""
+    layers = [layer.name for layer in graph.layers]
+    chosen = np.array([learning is None or name in learning for name in layers])
+    channels = graph.input_shape[0]
+    adaptation = Adaptation(
+        method="benchmark",
+        ways=graph.output_shape[0],
+        shots=5,
+        alpha=frozen_float32(np.outer(chosen, np.full(steps, 0.01))),
+        updates=(("weight", "bias"),) * len(layers),
+        rho_fw=0,
+        rho_bw=0,
+        encoding=InputEncoding("uint8", (2.0**-7,) * channels, (-1.0,) * channels),
+    )
+    return Model(graph, adaptation)
+
+
+def four_conv(shape: Shape, width: int, groups: int) -> Graph:
+    """The paper's 4Conv, with weights of zero: only their sizes matter here."""
+    nodes: list[Node] = []
+    source = "x"
+    for n in range(1, 5):
+        nodes += [
+            Conv(f"conv{n}", source, f"c{n}", f"conv{n}.weight", None, width, SAME),
+            GroupNorm(f"norm{n}", f"c{n}", f"n{n}", f"norm{n}.weight", f"norm{n}.bias", groups, EPSILON),
+            Relu(f"relu{n}", f"n{n}", f"r{n}"),
+            MaxPool(f"pool{n}", f"r{n}", f"p{n}", HALVE),
+        ]
+        source = f"p{n}"
+    nodes += [Flatten("flatten", source, "f"), Gemm("fc", "f", "logits", "fc.weight", "fc.bias", 5)]
+    return with_zero_weights("4conv", shape, nodes)
+
+
+def three_conv() -> Graph:
+    """Three convolutions of 16 filters with bias, ReLU, max-pool after the first two; a classifier of five."""
+    nodes: list[Node] = []
+    source = "x"
+    for n in range(1, 4):
+        nodes += [
+            Conv(f"conv{n}", source, f"c{n}", f"conv{n}.weight", f"conv{n}.bias", 16, SAME),
+            Relu(f"relu{n}", f"c{n}", f"r{n}"),
+        ]
+        source = f"r{n}"
+        if n < 3:
+            nodes.append(MaxPool(f"pool{n}", source, f"p{n}", HALVE))
+            source = f"p{n}"
+    nodes += [Flatten("flatten", source, "f"), Gemm("fc", "f", "logits", "fc.weight", "fc.bias", 5)]
+    return with_zero_weights("3conv", (1, 28, 28), nodes)
+
+
+def with_zero_weights(name: str, shape: Shape, nodes: list[Node]) -> Graph:
+    weights: dict[str, Float32Array] = {}
+    current = shape
+    for node in nodes:
+        for weight, size in zip(node.weight_names, node.weight_shapes(current), strict=True):
+            weights[weight] = frozen_float32(np.zeros(size))
+        current = node.output_shape(current)
+    return Graph(name, "x", shape, tuple(nodes), weights)
+
+
+if __name__ == "__main__":
+    main()
