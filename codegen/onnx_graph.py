@@ -2,7 +2,8 @@
 
 The file is read as for one sample. Constants may lie in the file or come from Constant nodes; sizes that exporters
 compute from a tensor's shape are computed here; and nodes that change nothing for one sample (Identity, Dropout that
-does not train, Reshape and Transpose that move no element) are left out, or become a Flatten.
+does not train, Reshape and Transpose that move no element) are left out, or become a Flatten. What says an operator of
+the graph in other words is the matter of `pmeta.codegen.onnx_rewrites`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from onnx import numpy_helper
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import Constant, OnnxNode
+from pmeta.codegen.onnx_rewrites import FOLDS, REWRITES
 from pmeta.codegen.operators import OPERATORS, Flatten
 
 MOST_SIZES = 64  # numbers in a tensor of sizes: more than any tensor has dimensions
@@ -37,6 +39,7 @@ class NodeReader:
     _other_names: dict[str, str] = field(default_factory=dict)  # output of a node that is left out -> what it reads
     _shapes: dict[str, Shape] = field(default_factory=dict)  # of the outputs of the first `_measured` nodes
     _measured: int = 0
+    _folded: dict[str, str] = field(default_factory=dict)  # activation that is not computed any more -> by which node
 
     def read(self, proto: onnx.NodeProto, index: int) -> None:
         """Append what `proto`, the file's node number `index`, is to the graph."""
@@ -44,6 +47,7 @@ class NodeReader:
         node = replace(node, inputs=tuple(self.name_of(name) for name in node.inputs))
         if proto.domain not in ("", "ai.onnx"):
             raise _not_supported(node)
+        self._check_not_folded(node)
         if node.op_type == "Constant":
             self.constants[node.outputs[0]] = constant_value(node)
         elif node.op_type == "Shape":
@@ -54,14 +58,49 @@ class NodeReader:
             self._reshape(node)
         elif node.op_type in ("Identity", "Dropout"):
             self._leave_out(node)
-        elif node.op_type in OPERATORS:
-            self.nodes.append(OPERATORS[node.op_type].from_onnx(node))
+        elif node.op_type == "BatchNormalization" or self._adds_a_constant(node):
+            self._fold(node)
         else:
-            raise _not_supported(node)
+            self._append(self._rewritten(node))
 
     def name_of(self, name: str) -> str:
         """What the graph calls an activation or a constant of the file."""
         return self._other_names.get(name, name)
+
+    def _check_not_folded(self, node: OnnxNode) -> None:
+        for name in node.inputs:
+            if name in self._folded:
+                what = f"reads '{name}', which is not computed by itself: {self._folded[name]} is part of its layer"
+                raise node.unsupported(what, "let it read what that node computes")
+
+    def _append(self, node: OnnxNode) -> None:
+        if node.op_type not in OPERATORS:
+            raise _not_supported(node)
+        self.nodes.append(OPERATORS[node.op_type].from_onnx(node))
+
+    def _rewritten(self, node: OnnxNode) -> OnnxNode:
+        """`node` as an operator of the graph, if it is one in other words."""
+        if node.op_type not in REWRITES:
+            return node
+        node, new = REWRITES[node.op_type](node, self._shape(node))
+        self.constants.update(new)
+        return node
+
+    def _adds_a_constant(self, node: OnnxNode) -> bool:
+        return node.op_type == "Add" and any(name in self.constants for name in node.inputs)
+
+    def _fold(self, node: OnnxNode) -> None:
+        """Make `node` a part of the layer that computes what it reads."""
+        position = next((n for n, name in enumerate(node.inputs) if name not in self.constants), 0)
+        shape, source = self._shape(node, position), node.inputs[position]
+        layer = next((known for known in self.nodes if known.output == source), None)
+        folded, new = FOLDS[node.op_type](node, layer, shape)
+        if layer is None or any(source in known.inputs for known in self.nodes):
+            raise node.unsupported(f"other nodes read '{source}', too", "let them read what this node computes")
+        self.constants.update(new)
+        self._folded[source] = node.where
+        self._measured = self.nodes.index(layer)
+        self.nodes[self._measured] = folded
 
     def _leave_out(self, node: OnnxNode) -> None:
         if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2]:
@@ -87,16 +126,16 @@ class NodeReader:
         sizes = (self.batch or 1, *self._shape(node))
         return np.array(sizes[: node.attributes.get("end")], np.int64)
 
-    def _shape(self, node: OnnxNode) -> Shape:
-        """Per-sample shape of what a node reads."""
+    def _shape(self, node: OnnxNode, position: int = 0) -> Shape:
+        """Per-sample shape of what a node reads as its input number `position`."""
         self._shapes[self.input_name] = self.input_shape
         for known in self.nodes[self._measured :]:
             if all(name in self._shapes for name in known.inputs):
                 self._shapes[known.output] = known.joined_shape([self._shapes[name] for name in known.inputs])
         self._measured = len(self.nodes)
-        if not node.inputs or node.inputs[0] not in self._shapes:
+        if position >= len(node.inputs) or node.inputs[position] not in self._shapes:
             raise node.unsupported("it reads no activation", "export the network without it")
-        return self._shapes[node.inputs[0]]
+        return self._shapes[node.inputs[position]]
 
 
 def constant_value(node: OnnxNode) -> Constant:
@@ -125,7 +164,8 @@ def tensor_value(tensor: onnx.TensorProto, where: str) -> Constant:
 
 
 def _not_supported(node: OnnxNode) -> UnsupportedError:
-    return node.unsupported("the operator is not supported", f"use only {', '.join(sorted(OPERATORS))}")
+    known = sorted({*OPERATORS, *REWRITES, *FOLDS})
+    return node.unsupported("the operator is not supported", f"use only {', '.join(known)}")
 
 
 # --- shapes of one sample ------------------------------------------------------------------------------------

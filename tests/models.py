@@ -327,6 +327,8 @@ def _random_head(chain: _Chain, ways: int) -> None:
         chain.add_flatten()
     if chain.rng.random() < 0.3:
         chain.add_gemm(_pick(chain.rng, (1, 7, 16)), bias=bool(chain.rng.random() < 0.5))
+        if chain.rng.random() < 0.3:
+            chain.add_group_norm(1)
         if chain.rng.random() < 0.8:
             _random_activation(chain)
     chain.add_gemm(ways, bias=bool(chain.rng.random() < 0.8))

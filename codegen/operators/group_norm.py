@@ -1,4 +1,7 @@
-"""GroupNormalization: per-sample normalization over groups of channels, with per-channel scale and shift."""
+"""GroupNormalization: per-sample normalization over groups of channels, with per-channel scale and shift.
+
+Of a vector, each element is a channel of one pixel.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,11 @@ class GroupNorm(Node):
         return ((input_shape[0],), (input_shape[0],))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 3 or self.groups < 1 or input_shape[0] % self.groups:
+        if self.groups < 1 or input_shape[0] % self.groups:
             raise ModelError(
                 f"{self.groups} groups do not divide an input of shape {input_shape}",
                 f"node '{self.name}'",
-                "use a (C, H, W) input with C a multiple of the groups",
+                "use groups that divide its channels",
             )
         return input_shape
 
@@ -80,8 +83,8 @@ class GroupNorm(Node):
         return OnnxNode("GroupNormalization", self.name, inputs, (self.output,), attributes, {})
 
     def shape_constants(self, input_shape: Shape) -> ShapeConstants:
-        channels, height, width = input_shape
-        fields = {"channels": channels, "groups": self.groups, "size": height * width, "epsilon": self.epsilon}
+        channels, size = input_shape[0], prod(input_shape[1:])
+        fields = {"channels": channels, "groups": self.groups, "size": size, "epsilon": self.epsilon}
         return ShapeConstants("pmeta_group_norm_shape", fields)
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:

@@ -23,6 +23,7 @@ from pmeta.host.simulator.simulator import Simulator
 pytestmark = pytest.mark.unit
 
 WAYS = 5
+LAYERS = ("Conv", "Gemm", "InstanceNormalization", "LayerNormalization", "MatMul")
 
 
 # --- files ---------------------------------------------------------------------------------------------------
@@ -30,7 +31,7 @@ WAYS = 5
 
 def with_record(proto: onnx.ModelProto, path: Path) -> Path:
     """Write the file with step sizes and a record, as it needs to be read; the input is a float32."""
-    layers = [node.name for node in proto.graph.node if node.op_type in ("Conv", "Gemm")]
+    layers = [node.name for node in proto.graph.node if node.op_type in LAYERS]
     record = {
         **{"schema": 1, "method": "test", "ways": WAYS, "shots": 1, "steps": 1, "rho_fw": 0, "rho_bw": 0},
         **{"loss": "softmax_cross_entropy", "sample_batch": 1, "layers": layers, "update": [["weight"]] * len(layers)},

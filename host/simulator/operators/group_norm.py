@@ -24,12 +24,12 @@ from pmeta.host.simulator.operators.operator import (
 class Normalized:
     """What the backward pass needs."""
 
-    x_hat: Float32Array  # (C, H, W)
+    x_hat: Float32Array  # (C, H, W), or (C,)
     rstd: Float32Array  # (groups, 1)
 
 
 def normalize(x: Float32Array, groups: int, epsilon: np.float32) -> Normalized:
-    """x̂ of x (C, H, W), with the statistics of each group of channels."""
+    """x̂ of x (C, H, W) or (C,), with the statistics of each group of channels."""
     rows = x.reshape(groups, -1)
     elements = np.float32(rows.shape[1])
     mean = lane_sum(rows)[:, None] / elements
@@ -42,7 +42,7 @@ def normalize(x: Float32Array, groups: int, epsilon: np.float32) -> Normalized:
 def input_gradient(gz: Float32Array, scale: Float32Array, saved: Normalized) -> Float32Array:
     """g(x) (C, H, W) from g(z) = g(x̂·scale + shift)."""
     groups = saved.rstd.shape[0]
-    gs = (gz * scale[:, None, None]).reshape(groups, -1)
+    gs = (gz * _per_channel(scale, gz)).reshape(groups, -1)
     x_hat = saved.x_hat.reshape(groups, -1)
     elements = np.float32(gs.shape[1])
     a = lane_sum(gs)[:, None] / elements
@@ -55,12 +55,18 @@ def scale_gradient(gz: Float32Array, x_hat: Float32Array) -> Float32Array:
     return sum_from_zero((gz * x_hat).reshape(gz.shape[0], -1))
 
 
+def _per_channel(values: Float32Array, maps: Float32Array) -> Float32Array:
+    """`values` (C,) shaped to broadcast to `maps` (C, ...)."""
+    return values.reshape(-1, *[1] * (maps.ndim - 1))
+
+
 class GroupNormOperator(LayerOperator[GroupNorm, Normalized]):
     """Saves x̂ and 1 ÷ √(variance + ε)."""
 
     def forward(self, node: GroupNorm, weights: Weights, x: Float32Array) -> tuple[Float32Array, Normalized]:
         saved = normalize(x, node.groups, np.float32(node.epsilon))
-        return saved.x_hat * weights[node.scale][:, None, None] + weights[node.shift][:, None, None], saved
+        scale, shift = (_per_channel(weights[name], x) for name in (node.scale, node.shift))
+        return saved.x_hat * scale + shift, saved
 
     def input_gradient(self, node: GroupNorm, weights: Weights, saved: Normalized, gy: Float32Array) -> Float32Array:
         return input_gradient(gy, weights[node.scale], saved)

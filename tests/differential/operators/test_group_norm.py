@@ -35,10 +35,11 @@ EPSILON = float(np.float32(1e-5))
 
 
 @st.composite
-def layers(draw: st.DrawFn) -> tuple[GroupNorm, tuple[int, int, int]]:
-    """(a layer, the shape it reads): groups of one channel, of some, of all; down to one pixel."""
+def layers(draw: st.DrawFn) -> tuple[GroupNorm, tuple[int, ...]]:
+    """(a layer, the shape it reads, a map or a vector): groups of one channel, of some, of all; down to one pixel."""
     groups, channels_per_group = draw(st.sampled_from([1, 2, 3, 4, 8])), draw(st.sampled_from([1, 2, 3, 5]))
-    shape = (groups * channels_per_group, draw(st.integers(1, 9)), draw(st.integers(1, 9)))
+    pixels = draw(st.one_of(st.just(()), st.tuples(st.integers(1, 9), st.integers(1, 9))))
+    shape = (groups * channels_per_group, *pixels)
     epsilon = draw(st.sampled_from([EPSILON, 1.0]))
     return GroupNorm("norm", "x", "z", "scale", "shift", groups, epsilon), shape
 
@@ -50,7 +51,7 @@ def normalized(layer: GroupNorm, x: Float32Array) -> group_norm.Normalized:
 @examples
 @given(generators, layers(), st.booleans(), flavours)
 def test_forward(
-    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, int, int]], same_memory: bool, flavour: str
+    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, ...]], same_memory: bool, flavour: str
 ) -> None:
     layer, shape = drawn
     x = values(rng, *shape, flavour=flavour)
@@ -72,7 +73,7 @@ def test_forward(
 @examples
 @given(generators, layers(), st.sampled_from(["apart", "over g", "over x_hat"]), flavours)
 def test_input_gradient(
-    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, int, int]], where: str, flavour: str
+    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, ...]], where: str, flavour: str
 ) -> None:
     layer, shape = drawn
     saved = normalized(layer, values(rng, *shape, flavour=flavour))
@@ -87,7 +88,7 @@ def test_input_gradient(
 @examples
 @given(generators, layers(), st.booleans(), flavours)
 def test_scale_gradient(
-    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, int, int]], stores_rows: bool, flavour: str
+    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, ...]], stores_rows: bool, flavour: str
 ) -> None:
     """With forward attention x̂ comes whole, or as its kept rows alone."""
     layer, shape = drawn
@@ -130,3 +131,24 @@ def test_pytorch(rng: np.random.Generator, groups: int, channels_per_group: int,
     pixels = height * width
     size_of_sum = float(np.abs(gz * saved.x_hat).sum((1, 2)).max())
     assert_close(group_norm.scale_gradient(gz, saved.x_hat), exact_scale, pixels + 1 + roundings, size_of_sum)
+
+
+@examples
+@given(generators, st.integers(2, 40))
+def test_vectors(rng: np.random.Generator, channels: int) -> None:
+    """LayerNormalization of a vector is that of a map with one pixel per channel, as PyTorch's is, too."""
+    x, scale, shift = (smooth(rng, channels) for _ in range(3))
+    layer = GroupNorm("norm", "x", "z", "scale", "shift", 1, 1.0)
+    operator, weights = group_norm.GroupNormOperator(), {"scale": scale, "shift": shift}
+    z, saved = operator.forward(layer, weights, x)
+    of_map, saved_of_map = operator.forward(layer, weights, x[:, None, None])
+    assert_same(z, of_map[:, 0, 0])
+    assert_same(
+        operator.input_gradient(layer, weights, saved, x),
+        operator.input_gradient(layer, weights, saved_of_map, x[:, None, None])[:, 0, 0],
+    )
+    exact, _ = autograd(
+        lambda torch, *leaves: torch.layer_norm(leaves[0], (channels,), *leaves[1:], 1.0), [x, scale, shift]
+    )
+    spread = float(np.abs(saved.x_hat).max() * np.abs(scale).max() + np.abs(shift).max())
+    assert_close(z, exact, 2 * (channels / 8 + 3) + 10, spread)
