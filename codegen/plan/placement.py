@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 BlockKey = tuple[str, str]  # (program, or "" for what outlives a sample; buffer)
 Interval = tuple[int, int]  # first and last moment, both inclusive
@@ -52,9 +53,14 @@ ORDERS: tuple[Callable[[Block], tuple[int, ...]], ...] = (
 )
 
 
-def live_bytes(blocks: Sequence[Block], moment: int) -> int:
-    """Bytes that hold data at a moment."""
-    return sum(b.bytes for b in blocks if any(first <= moment <= last for first, last in b.intervals))
+def lower_bound(blocks: Iterable[Block]) -> int:
+    """Most bytes that hold data at one moment: no placement is smaller."""
+    changes: dict[int, int] = {}
+    for block in blocks:
+        for first, last in block.intervals:
+            changes[first] = changes.get(first, 0) + block.bytes
+            changes[last + 1] = changes.get(last + 1, 0) - block.bytes
+    return max(accumulate(change for _, change in sorted(changes.items())), default=0)
 
 
 def place(blocks: Sequence[Block]) -> Placement:
@@ -62,10 +68,15 @@ def place(blocks: Sequence[Block]) -> Placement:
     conflicts = {
         block.key: [other for other in blocks if other is not block and block.overlaps(other)] for block in blocks
     }
-    best = min((_place_in_order(sorted(blocks, key=order), conflicts) for order in ORDERS), key=lambda found: found[1])
-    moments = {first for block in blocks for first, _ in block.intervals}
-    bound = max((live_bytes(blocks, moment) for moment in moments), default=0)
-    return Placement(best[0], best[1], bound)
+    bound = lower_bound(blocks)
+    best: tuple[dict[BlockKey, int], int] | None = None
+    for order in ORDERS:
+        found = _place_in_order(sorted(blocks, key=order), conflicts)
+        if best is None or found[1] < best[1]:
+            best = found
+        if best[1] == bound:
+            break
+    return Placement(*best, bound) if best else Placement({}, 0, 0)
 
 
 def _place_in_order(

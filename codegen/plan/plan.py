@@ -10,7 +10,7 @@ from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import Graph
 from pmeta.codegen.plan.learning import Learning, learned_weights, learning_in_step
 from pmeta.codegen.plan.names import Names
-from pmeta.codegen.plan.placement import Block, Interval, Placement, place
+from pmeta.codegen.plan.placement import Block, Interval, Placement, lower_bound, place
 from pmeta.codegen.plan.program import Buffer, Program, Role
 from pmeta.codegen.plan.segments import relu_after_pool
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
@@ -101,17 +101,44 @@ def make_plan(model: Model, strategies: Sequence[Strategy] = STRATEGIES) -> Plan
     _check_supported(model)
     graph = relu_after_pool(model.graph)
     names = Names(graph)
-    plans = [_plan_with(model, graph, names, strategy) for strategy in strategies]
-    return min(plans, key=lambda plan: plan.arena_bytes)
+    learned = _learned(model, names)
+    drafts = [_draft(model, graph, names, strategy, learned) for strategy in strategies]
+    draft, placement = _smallest(drafts)
+    return Plan(
+        model, graph, names, draft.adapt, draft.program_of_step, draft.predict, learned, draft.blocks, placement
+    )
 
 
-def _plan_with(model: Model, graph: Graph, names: Names, strategy: Strategy) -> Plan:
+@dataclass(frozen=True)
+class _Draft:
+    """A plan without offsets."""
+
+    adapt: tuple[Program, ...]
+    program_of_step: tuple[int, ...]
+    predict: Program
+    blocks: tuple[Block, ...]
+
+
+def _draft(model: Model, graph: Graph, names: Names, strategy: Strategy, learned: tuple[LearnedWeight, ...]) -> _Draft:
     adapt, program_of_step = _adapt_programs(model, graph, strategy, names)
     predict = lower_predict(model, graph, strategy, names)
-    learned = _learned(model, names)
     timeline = Timeline.of(tuple(len(adapt[index].calls) for index in program_of_step), len(predict.calls))
-    blocks = _blocks(adapt, program_of_step, predict, learned, timeline)
-    return Plan(model, graph, names, adapt, program_of_step, predict, learned, blocks, place(blocks))
+    return _Draft(adapt, program_of_step, predict, _blocks(adapt, program_of_step, predict, learned, timeline))
+
+
+def _smallest(drafts: Sequence[_Draft]) -> tuple[_Draft, Placement]:
+    """The draft that fits the fewest bytes, the first of equals; one whose bound is no smaller is not even placed."""
+    bounds = [lower_bound(draft.blocks) for draft in drafts]
+    found: tuple[_Draft, Placement] | None = None
+    for bound, draft in sorted(zip(bounds, drafts, strict=True), key=lambda pair: pair[0]):
+        if found is not None and bound >= found[1].size:
+            break
+        placement = place(draft.blocks)
+        if found is None or placement.size < found[1].size:
+            found = draft, placement
+    if found is None:
+        raise AssertionError("no strategy to plan with")
+    return found
 
 
 def _check_supported(model: Model) -> None:

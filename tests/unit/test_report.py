@@ -16,7 +16,6 @@ from pmeta.codegen.boards import NATIVE, NETDUINOPLUS2, Board
 from pmeta.codegen.graph import Graph
 from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest
 from pmeta.codegen.plan.learning import learned_weights
-from pmeta.codegen.plan.placement import live_bytes
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Role
 from pmeta.codegen.project.c_source import Title, library_sources
@@ -30,6 +29,7 @@ from pmeta.codegen.report.terminal import summary_table
 from pmeta.codegen.report.text import bytes_text, display_name, macs_text, short_bytes, steps_text
 from tests.models import random_4conv, random_chain
 from tests.unit.test_appendix_a import tiny_model
+from tests.unit.test_placement import live_bytes
 
 pytestmark = pytest.mark.unit
 
