@@ -39,6 +39,8 @@ def assert_same_adaptation(
             expected = simulator.adapt_sample(sample, int(label))
             assert canonical_bytes(logits) == canonical_bytes(expected.logits), f"{where}: logits"
             assert canonical_bytes(loss) == canonical_bytes(expected.loss), f"{where}: loss"
+            if index == 1:  # prediction is allowed within a step, and leaves the sums of gradients alone
+                assert_same_predictions(compiled, simulator, query[:1])
         compiled.end_step(samples)
         simulator.end_step(samples)
         for name in learned_weights(model):
