@@ -21,7 +21,7 @@ from pmeta.host.events import Event
 from pmeta.host.link.device import Device
 from pmeta.host.link.protocol import Client, Timeouts
 from pmeta.host.link.transports import BAUD_RATE, connector, serial_ports
-from pmeta.host.progress import TaskProgress, print_difference, print_result
+from pmeta.host.progress import TaskProgress, print_difference, print_line, print_result, print_summary
 from pmeta.host.project import Project, check_task, open_project
 from pmeta.host.results import TaskResult
 from pmeta.host.session import Adaptation
@@ -88,7 +88,7 @@ def run(
     Example: pmeta-host run build/omniglot --board native --tasks tasks.npz
     """
     opened, chosen = open_project(project), _choose(tasks, task, count)
-    report = _Report(as_json)
+    report = _Report(as_json, count)
     with _connect(opened, board, port, baud, timeout) as device:
         report.begin(device, opened.manifest)
         for one in chosen:
@@ -118,7 +118,7 @@ def verify_command(
     """
     opened, chosen = open_project(project), _choose(tasks, task, count)
     simulator = Simulator(load_model(opened.checked_model_path()))
-    report = _Report(as_json)
+    report = _Report(as_json, count)
     with _connect(opened, board, port, baud, timeout) as device:
         report.begin(device, opened.manifest)
         for one in chosen:
@@ -148,7 +148,7 @@ def simulate(
     model = load_model(open_project(source).checked_model_path() if source.is_dir() else source)
     names = tuple(weight.name for weight in model.learned_weights)
     simulator, steps = Simulator(model), model.adaptation.steps
-    report = _Report(as_json)
+    report = _Report(as_json, count)
     for one in chosen:
         check_task(one, model.graph.input_shape, model.adaptation.ways)
         events: Iterator[Event] = simulated_events(simulator, one, steps, names)
@@ -179,13 +179,16 @@ def _tensor_names(manifest: Manifest) -> tuple[str, ...]:
 
 @dataclass
 class _Report:
-    """Shows progress and tables, or collects one JSON object."""
+    """Shows progress and tables, or collects one JSON object. Of several tasks each gets a line, and all a summary."""
 
     as_json: bool
+    tasks: int  # that will come
 
     def __post_init__(self) -> None:
         self._console = Console(quiet=self.as_json)
         self._document: dict[str, Any] = {"tasks": []}
+        self._results: list[TaskResult] = []
+        self._verdict = ""
 
     def begin(self, device: Device, manifest: Manifest) -> None:
         """Greets the device; raises DeviceError if it runs another firmware."""
@@ -203,7 +206,7 @@ class _Report:
     def watch(self, task: Task, tensors: tuple[str, ...], stream: Iterator[Checked], verdict: str) -> Difference | None:
         """Consumes one task's events while showing them; the first difference from the simulator, if any."""
         result, difference = TaskResult(task, tensors), None
-        with TaskProgress(self._console, task) as progress:
+        with TaskProgress(self._console, task, brief=self.tasks > 1) as progress:
             for checked in stream:
                 difference = checked.difference
                 if difference is not None:
@@ -214,10 +217,18 @@ class _Report:
             print_difference(self._console, difference)
             self._document["tasks"].append({"task": task.name, "difference": vars(difference)})
             return difference
-        print_result(self._console, result)
+        if self.tasks > 1:
+            print_line(self._console, result, verdict)
+        else:
+            print_result(self._console, result)
+        self._results.append(result)
+        self._verdict = verdict
         self._document["tasks"].append({**result.to_json(), **({"difference": None} if verdict else {})})
         return None
 
     def finish(self) -> None:
+        """After the last task, or the first difference."""
+        if len(self._results) == self.tasks > 1:
+            print_summary(self._console, self._results, self._verdict)
         if self.as_json:
             print(json.dumps(self._document))

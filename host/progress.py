@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from statistics import mean, stdev
 from types import TracebackType
 
 from rich.console import Console
@@ -12,7 +14,7 @@ from rich.table import Table
 from pmeta.codegen.errors import printable
 from pmeta.codegen.report.text import count_text
 from pmeta.codegen.taskfile import Task
-from pmeta.host.events import Event, QueryDone, Resumed, SampleDone, StepDone
+from pmeta.host.events import Event, Phase, QueryDone, Resumed, SampleDone, StepDone
 from pmeta.host.results import TaskResult
 from pmeta.host.verify import Difference
 
@@ -20,9 +22,12 @@ MAX_ROWS = 25  # of the query table; wrong predictions come first
 
 
 class TaskProgress:
-    """One bar per step over its support samples, and one for the queries before and after."""
+    """One bar per step over its support samples, and one for the queries before and after.
 
-    def __init__(self, console: Console, task: Task) -> None:
+    brief: the bars vanish when the task is done.
+    """
+
+    def __init__(self, console: Console, task: Task, brief: bool) -> None:
         self._task = task
         self._bars: dict[str, TaskID] = {}
         self._losses: list[float] = []
@@ -33,6 +38,8 @@ class TaskProgress:
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[note]}"),
             console=console,
+            transient=brief,
+            disable=brief and not console.is_terminal,  # else an empty line would stay
         )
 
     def __enter__(self) -> TaskProgress:
@@ -88,6 +95,29 @@ def print_result(console: Console, result: TaskResult) -> None:
         f"query accuracy {result.accuracy('before'):.1%} before, [bold]{result.accuracy('after'):.1%} after[/bold] "
         f"adaptation ({count_text(count, 'query', 'queries')}, {task.ways} ways, chance {1 / task.ways:.1%})"
     )
+
+
+def print_line(console: Console, result: TaskResult, verdict: str) -> None:
+    """One task among several."""
+    name, before, after = escape(result.task.name), result.accuracy("before"), result.accuracy("after")
+    console.print(f"{name:<24} {before:6.1%} before, {after:6.1%} after  {verdict}".rstrip(), highlight=False)
+
+
+def print_summary(console: Console, results: Sequence[TaskResult], verdict: str) -> None:
+    """What several tasks came to: means over tasks, with the half-width of their 95 % intervals."""
+    means = [_mean(results, phase) for phase in ("before", "after")]
+    queries = sum(len(result.task.query_y) for result in results)
+    console.print(
+        f"{len(results)} tasks, {queries} queries: accuracy {means[0]} before, [bold]{means[1]}[/bold] after adaptation"
+        + (f"; {verdict} in all of them" if verdict else ""),
+        highlight=False,
+    )
+
+
+def _mean(results: Sequence[TaskResult], phase: Phase) -> str:
+    scores = [result.accuracy(phase) for result in results]
+    half_width = 1.96 * stdev(scores) / len(scores) ** 0.5
+    return f"{mean(scores):.1%} ± {100 * half_width:.1f}"
 
 
 def print_difference(console: Console, difference: Difference) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import select
 import socket
 import sys
@@ -165,12 +166,23 @@ def host(*arguments: object) -> Done:
 
 def test_verify_equal(world: World, serve: Callable[[FakeDevice], str]) -> None:
     port = serve(world.device())
-    done = host("verify", world.folder, "--port", port, "--tasks", world.tasks, "--count", 2, "--full")
+    done = host("verify", world.folder, "--port", port, "--tasks", world.tasks, "--task", 1, "--full")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("device = simulator") >= 4
-    assert done.stdout.count("query accuracy") == 2
+    assert done.stdout.count("query accuracy") == 1
     assert "[bold]two" in done.stdout
     assert "most stack used on the device: 1234 bytes" in done.stdout
+
+
+def test_of_several_tasks_each_gets_a_line_and_all_a_summary(world: World, serve: Callable[[FakeDevice], str]) -> None:
+    port = serve(world.device())
+    done = host("verify", world.folder, "--port", port, "--tasks", world.tasks, "--count", 2)
+    assert done.returncode == 0, done.stderr
+    _, first, second, _, summary = done.stdout.splitlines()
+    assert first.startswith("task 0 ")
+    assert first.endswith("after  device = simulator")
+    assert second.endswith("after  device = simulator")
+    assert re.match(r"2 tasks, 6 queries: accuracy .* after adaptation; device = simulator in all of them", summary)
 
 
 def test_verify_finds_one_bit(world: World, serve: Callable[[FakeDevice], str]) -> None:
