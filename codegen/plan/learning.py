@@ -1,28 +1,16 @@
-"""Which weights learn, and when."""
+"""What a program computes gradients for."""
 
 from __future__ import annotations
 
 from pmeta.codegen.adaptation import Model, UpdatedPart
 from pmeta.codegen.graph import Graph
 
-PARTS: tuple[UpdatedPart, ...] = ("weight", "bias")  # in the order of Node.weight_names
 Learning = frozenset[tuple[str, UpdatedPart]]  # (layer, part) pairs
-
-
-def learned_weights(model: Model) -> dict[str, tuple[str, UpdatedPart, tuple[int, ...]]]:
-    """Weights that change in some step, in layer order: name -> (layer, part, steps at whose end it changes)."""
-    found: dict[str, tuple[str, UpdatedPart, tuple[int, ...]]] = {}
-    for index, layer in enumerate(model.graph.layers):
-        for name, part in zip(layer.weight_names, PARTS, strict=False):
-            steps = tuple(k for k in range(1, model.adaptation.steps + 1) if model.learns(index, part, k))
-            if steps:
-                found[name] = (layer.name, part, steps)
-    return found
 
 
 def learning_in_step(model: Model, step: int) -> Learning:
     """What changes at the end of a step."""
-    return frozenset((layer, part) for layer, part, steps in learned_weights(model).values() if step in steps)
+    return frozenset((weight.layer, weight.part) for weight in model.learned_in_step(step))
 
 
 def gradient_needed(graph: Graph, learning: Learning) -> frozenset[str]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pmeta.codegen.adaptation import AttentionModule, Model, UpdatedPart
 from pmeta.codegen.graph import Graph, Node, Shape, Slicing
-from pmeta.codegen.plan.learning import Learning, gradient_needed, learned_weights
+from pmeta.codegen.plan.learning import Learning, gradient_needed
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Loop, Part, Program, Role, whole
 
@@ -46,7 +46,7 @@ class Lowering:
         self._notes: dict[tuple[str, str], Any] = {}
         self._held: set[Buffer] = set()
         self._of_one_slice: set[Buffer] = set()  # of the current loop: filled anew for every slice
-        self._learned = frozenset(learned_weights(model))
+        self._learned = frozenset(weight.name for weight in model.learned_weights)
 
     # --- what operators ask ---------------------------------------------------------------------------------
 

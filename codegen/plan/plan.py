@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pmeta.codegen.adaptation import Model, UpdatedPart
+from pmeta.codegen.adaptation import LearnedWeight, Model
 from pmeta.codegen.errors import ModelError, UnsupportedError
-from pmeta.codegen.graph import Graph
-from pmeta.codegen.plan.learning import Learning, learned_weights, learning_in_step
+from pmeta.codegen.graph import Graph, Shape
+from pmeta.codegen.plan.learning import Learning, learning_in_step
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.placement import Block, Interval, Placement, lower_bound, place
 from pmeta.codegen.plan.program import Buffer, Program, Role
@@ -21,18 +21,13 @@ STATE_BYTES = 16  # static state of lib/pmeta_model beside the arena: step, samp
 
 
 @dataclass(frozen=True)
-class LearnedWeight:
-    """A weight that adaptation changes.
+class PlannedWeight(LearnedWeight):
+    """A weight that adaptation changes, and where it lies.
 
     Until its first update it is read from flash. In that first step its accumulator lies where the updated weight will,
     which is written over it; only weights updated again need an accumulator of their own.
     """
 
-    name: str  # as in model.onnx
-    layer: str
-    part: UpdatedPart
-    steps: tuple[int, ...]  # at whose end it is updated
-    step_sizes: tuple[float, ...]  # α_l^k for k = 1..K; 0 where it is not updated
     weight: Buffer
     gradient: Buffer | None  # None where it is updated only once
 
@@ -47,7 +42,7 @@ class Plan:
     adapt: tuple[Program, ...]  # one per set of weights that learn; several steps may share one
     program_of_step: tuple[int, ...]  # index into `adapt`, for k = 1..K
     predict: Program
-    learned: tuple[LearnedWeight, ...]
+    learned: tuple[PlannedWeight, ...]
     blocks: tuple[Block, ...]
     placement: Placement
 
@@ -119,7 +114,7 @@ class _Draft:
     blocks: tuple[Block, ...]
 
 
-def _draft(model: Model, graph: Graph, names: Names, strategy: Strategy, learned: tuple[LearnedWeight, ...]) -> _Draft:
+def _draft(model: Model, graph: Graph, names: Names, strategy: Strategy, learned: tuple[PlannedWeight, ...]) -> _Draft:
     adapt, program_of_step = _adapt_programs(model, graph, strategy, names)
     predict = lower_predict(model, graph, strategy, names)
     timeline = Timeline.of(tuple(len(adapt[index].calls) for index in program_of_step), len(predict.calls))
@@ -143,7 +138,7 @@ def _smallest(drafts: Sequence[_Draft]) -> tuple[_Draft, Placement]:
 
 def _check_supported(model: Model) -> None:
     adaptation, where = model.adaptation, f"model '{model.graph.name}'"
-    if not learned_weights(model):
+    if not model.learned_weights:
         raise ModelError("all step sizes are zero, so nothing would learn", where, "train with a smaller lasso weight")
     if adaptation.sample_batch != 1:
         what = f"sample batch size {adaptation.sample_batch} is not supported, only 1"
@@ -169,24 +164,22 @@ def _adapt_programs(
     return tuple(programs), tuple(order)
 
 
-def _learned(model: Model, names: Names) -> tuple[LearnedWeight, ...]:
-    layers = [layer.name for layer in model.graph.layers]
-    found = []
-    for name, (layer, part, steps) in learned_weights(model).items():
-        shape = model.graph.weights[name].shape
-        alpha = model.adaptation.alpha[layers.index(layer)]
-        sizes = tuple(float(alpha[k - 1]) if k in steps else 0.0 for k in range(1, model.adaptation.steps + 1))
-        weight = Buffer(names[name], "float", shape, Role.WEIGHT)
-        again = Buffer(f"{names[name]}_grad", "float", shape, Role.ACCUMULATOR) if len(steps) > 1 else None
-        found.append(LearnedWeight(name, layer, part, steps, sizes, weight, again))
-    return tuple(found)
+def _learned(model: Model, names: Names) -> tuple[PlannedWeight, ...]:
+    return tuple(_planned(weight, model.graph.weights[weight.name].shape, names) for weight in model.learned_weights)
+
+
+def _planned(learned: LearnedWeight, shape: Shape, names: Names) -> PlannedWeight:
+    identifier = names[learned.name]
+    weight = Buffer(identifier, "float", shape, Role.WEIGHT)
+    again = Buffer(f"{identifier}_grad", "float", shape, Role.ACCUMULATOR) if len(learned.steps) > 1 else None
+    return PlannedWeight(learned.name, learned.layer, learned.part, learned.step_sizes, weight, again)
 
 
 def _blocks(
     adapt: tuple[Program, ...],
     program_of_step: tuple[int, ...],
     predict: Program,
-    learned: tuple[LearnedWeight, ...],
+    learned: tuple[PlannedWeight, ...],
     timeline: Timeline,
 ) -> tuple[Block, ...]:
     starts: Mapping[str, list[int]] = {program.name: [] for program in (*adapt, predict)}

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import prod
 
-from pmeta.codegen.adaptation import Model
+from pmeta.codegen.adaptation import PARTS, Model
 from pmeta.codegen.graph import Graph, Node
 from pmeta.codegen.operators.group_norm import GroupNorm
 from pmeta.codegen.operators.weight_gradient import attention_scores
-from pmeta.codegen.plan.learning import PARTS, Learning, learning_in_step
+from pmeta.codegen.plan.learning import Learning, learning_in_step
 from pmeta.codegen.plan.lowering import Lowering
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.program import Buffer, Program, Role

@@ -15,7 +15,7 @@ from pmeta.codegen.graph import Float32Array, Node
 from pmeta.codegen.manifest import NUMERICS
 from pmeta.codegen.modelfile import ATTENTION_PARTS
 from pmeta.codegen.plan.lowering import SLICE
-from pmeta.codegen.plan.plan import STATE_BYTES, LearnedWeight, Plan
+from pmeta.codegen.plan.plan import STATE_BYTES, Plan, PlannedWeight
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role
 from pmeta.codegen.project.kernel_files import headers_of, kernel_files
 from pmeta.codegen.project.templates import render, template_text
@@ -116,7 +116,7 @@ def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, 
     }
 
 
-def _tensor(plan: Plan, weight: LearnedWeight) -> dict[str, Any]:
+def _tensor(plan: Plan, weight: PlannedWeight) -> dict[str, Any]:
     own_gradient = weight.gradient or weight.weight
     return {
         "identifier": plan.names[weight.name],

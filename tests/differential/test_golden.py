@@ -16,7 +16,6 @@ import pytest
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import COMPILE_FLAGS
-from pmeta.codegen.plan.learning import learned_weights
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.project.golden import find_reference, golden_values
 from pmeta.codegen.project.templates import files_in, render, template_text
@@ -63,7 +62,7 @@ def learning_chain(seed: int) -> Model:
     rng = np.random.default_rng(seed)
     while True:
         model = random_chain(rng)
-        if learned_weights(model):
+        if model.learned_weights:
             return model
 
 

@@ -11,7 +11,6 @@ import pytest
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.plan.learning import learned_weights
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
@@ -43,10 +42,14 @@ def assert_same_adaptation(
                 assert_same_predictions(compiled, simulator, query[:1])
         compiled.end_step(samples)
         simulator.end_step(samples)
-        for name in learned_weights(model):
+        for name in learned_names(model):
             assert compiled.tensor_bytes(name) == simulator.tensor_bytes(name), f"step {step}: {name}"
             assert compiled.tensor_crc32(name) == simulator.tensor_crc32(name), f"step {step}: CRC of {name}"
         assert_same_predictions(compiled, simulator, query)
+
+
+def learned_names(model: Model) -> list[str]:
+    return [weight.name for weight in model.learned_weights]
 
 
 def assert_same_predictions(compiled: CompiledModel, simulator: Simulator, query: np.ndarray) -> None:
@@ -59,7 +62,7 @@ def assert_same_predictions(compiled: CompiledModel, simulator: Simulator, query
 def test_random_chains(seed: int, tmp_path: Path) -> None:
     """Any operators, windows, step sizes, attention and strategies of the plan."""
     model = random_chain(np.random.default_rng(seed))
-    if not learned_weights(model):
+    if not model.learned_weights:
         with pytest.raises(ModelError, match="nothing would learn"):
             CompiledModel(model, tmp_path)
         return
@@ -94,4 +97,4 @@ def test_an_overlap_in_the_plan_is_noticed(tmp_path: Path) -> None:
         device.reset()
         device.adapt_sample(samples[0], int(labels[0]))
         device.end_step(1)
-    assert any(broken.tensor_bytes(name) != simulator.tensor_bytes(name) for name in learned_weights(model))
+    assert any(broken.tensor_bytes(name) != simulator.tensor_bytes(name) for name in learned_names(model))

@@ -15,7 +15,6 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import NATIVE, NETDUINOPLUS2, Board
 from pmeta.codegen.graph import Graph
 from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest
-from pmeta.codegen.plan.learning import learned_weights
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Role
 from pmeta.codegen.project.c_source import Title, library_sources
@@ -208,7 +207,7 @@ def learning_chain(seed: int) -> Plan:
     rng = np.random.default_rng(seed)
     while True:
         model = random_chain(rng)
-        if learned_weights(model):
+        if model.learned_weights:
             return make_plan(model)
 
 

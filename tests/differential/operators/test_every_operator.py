@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from pmeta.codegen.operators import OPERATORS
-from pmeta.codegen.plan.learning import learned_weights
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.report.macs import program_macs
 from pmeta.host.simulator.operators import SIMULATED
@@ -45,6 +44,6 @@ def test_random_chains_draw_it(op_type: str) -> None:
 def test_every_call_has_a_mac_count() -> None:
     for seed in range(CHAINS):
         model = random_chain(np.random.default_rng(seed))
-        if learned_weights(model):
+        if model.learned_weights:
             plan = make_plan(model)
             assert all(program_macs(plan, program) > 0 for program in (*plan.adapt, plan.predict))
