@@ -130,10 +130,10 @@ class _Chain:
     def __post_init__(self) -> None:
         self.current = self.shape
 
-    def add_conv(self, filters: int, window: Window, bias: bool) -> None:
+    def add_conv(self, filters: int, window: Window, bias: bool, groups: int = 1) -> None:
         name, source, target = self._names("conv")
-        node = Conv(name, source, target, f"{name}.weight", f"{name}.bias" if bias else None, filters, window)
-        fan_in = self.current[0] * int(np.prod(window.kernel))
+        node = Conv(name, source, target, f"{name}.weight", f"{name}.bias" if bias else None, filters, window, groups)
+        fan_in = self.current[0] // groups * int(np.prod(window.kernel))
         self._append(node, spreads=((2 / fan_in) ** 0.5, 0.1))
 
     def add_gemm(self, features: int, bias: bool) -> None:
@@ -268,7 +268,11 @@ def _random_concat(chain: _Chain) -> None:
 
 def _random_conv(chain: _Chain) -> None:
     window = _random_window(chain.rng, chain.current, (1, 2, 3, 3, 5), max_pad=2)
-    chain.add_conv(_pick(chain.rng, (1, 3, 5, 8)), window, bias=bool(chain.rng.random() < 0.5))
+    filters, groups, channels = _pick(chain.rng, (1, 3, 5, 8)), 1, chain.current[0]
+    if chain.rng.random() < 0.3:  # often depthwise
+        groups = _pick(chain.rng, [channels, *(g for g in range(1, channels + 1) if channels % g == 0)])
+        filters = groups * _pick(chain.rng, (1, 1, 2))
+    chain.add_conv(filters, window, bool(chain.rng.random() < 0.5), groups)
 
 
 def _random_activation(chain: _Chain) -> None:

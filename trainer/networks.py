@@ -116,7 +116,7 @@ class Network:
     def _apply(self, node: Node, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
         """One operator's output, and what its weights are applied to; None for an operator without weights."""
         match node:
-            case Conv():
+            case Conv(groups=1):
                 convolve = CONVOLUTIONS[self.convolution].forward
                 y = convolve(_padded(x, node.window), weights[node.weight], node.window)
                 return y if node.bias is None else y + weights[node.bias][:, None, None], x

@@ -19,48 +19,65 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Conv(Node):
-    """y[f] = b[f] + Σ_{c,i,j} w[f,c,i,j]·x[c, ·] over (C, H, W) maps; taps outside the input are skipped."""
+    """y[f] = b[f] + Σ_{c,i,j} w[f,c,i,j]·x[c, ·] over (C, H, W) maps; taps outside the input are skipped.
+
+    With several groups, filters and channels are divided among them, and a filter reads the channels of its group: one
+    each makes it depthwise.
+    """
 
     slicing: ClassVar[Slicing] = Slicing.HEAD
     reads_uint8: ClassVar[bool] = True
 
-    weight: str  # name of w, (F, C, kernel_h, kernel_w)
+    weight: str  # name of w, (F, C / groups, kernel_h, kernel_w)
     bias: str | None  # name of b, (F,)
     filters: int  # F
     window: Window
+    groups: int = 1  # divides C and F
 
     @property
     def weight_names(self) -> tuple[str, ...]:
         return (self.weight,) if self.bias is None else (self.weight, self.bias)
 
     def weight_shapes(self, input_shape: Shape) -> tuple[Shape, ...]:
-        shapes: tuple[Shape, ...] = ((self.filters, input_shape[0], *self.window.kernel), (self.filters,))
+        channels = input_shape[0] // self.groups
+        shapes: tuple[Shape, ...] = ((self.filters, channels, *self.window.kernel), (self.filters,))
         return shapes[: len(self.weight_names)]
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
             raise ModelError(f"needs a (C, H, W) input, got {input_shape}", f"node '{self.name}'", "reshape before it")
+        if input_shape[0] % self.groups or self.filters % self.groups:
+            what = f"{self.groups} groups do not divide {input_shape[0]} channels and {self.filters} filters"
+            raise ModelError(what, f"node '{self.name}'", "export it again")
         return (self.filters, *self.window.output_size(input_shape[1:], self.name))
+
+    @property
+    def most_slices(self) -> int | None:
+        return None if self.groups == 1 else 1  # a slice's filters would read a part of the input
 
     def sliced(self, slices: int) -> Conv:
         return replace(self, filters=self.filters // slices)
 
     def forward_macs(self, input_shape: Shape) -> int:
-        return prod(self.output_shape(input_shape)) * input_shape[0] * prod(self.window.kernel)
+        return prod(self.output_shape(input_shape)) * (input_shape[0] // self.groups) * prod(self.window.kernel)
 
     @classmethod
     def from_onnx(cls, node: OnnxNode) -> Conv:
-        node.require({"group": 1, "auto_pad": "NOTSET"}, Window.ATTRIBUTES)
+        node.require({"auto_pad": "NOTSET"}, (*Window.ATTRIBUTES, "group"))
         shape = node.weight_shape(1)
         if len(shape) != 4:
             raise node.unsupported(f"weights of shape {shape}", "use a 2-D convolution")
         window = Window.from_onnx(node, (shape[2], shape[3]))
         bias = node.inputs[2] if len(node.inputs) > 2 and node.inputs[2] else None
-        return cls(node.name, node.inputs[0], node.outputs[0], node.inputs[1], bias, shape[0], window)
+        groups = int(node.attributes.get("group", 1))
+        if groups < 1:
+            raise node.unsupported(f"group = {groups}", "export it again")
+        return cls(node.name, node.inputs[0], node.outputs[0], node.inputs[1], bias, shape[0], window, groups)
 
     def to_onnx(self) -> OnnxNode:
         inputs = (self.input, *self.weight_names)
-        return OnnxNode("Conv", self.name, inputs, (self.output,), self.window.to_onnx(), {})
+        groups = {"group": self.groups} if self.groups > 1 else {}
+        return OnnxNode("Conv", self.name, inputs, (self.output,), {**self.window.to_onnx(), **groups}, {})
 
     def shape_constants(self, input_shape: Shape) -> ShapeConstants:
         channels, height, width = input_shape
@@ -68,6 +85,7 @@ class Conv(Node):
         fields = {
             "channels": channels,
             "filters": filters,
+            "groups": self.groups,
             "in_h": height,
             "in_w": width,
             "out_h": out_height,

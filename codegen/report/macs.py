@@ -13,6 +13,7 @@ from math import prod
 
 from pmeta.codegen.appendix_a import critical_channels
 from pmeta.codegen.graph import Node, Shape
+from pmeta.codegen.operators import Conv
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.plan.program import Call, Program
 
@@ -34,9 +35,12 @@ class _Layer:
 
     @property
     def sparse(self) -> int:
-        """`dense` for the kept input and output channels only."""
-        channels = self.node.attention_channels(self.shape_in)
-        return -(-self.dense * self.kept_in * self.kept_out // prod(channels))
+        """`dense` for the kept input and output channels only: for the most pairs of them that a weight can join."""
+        channels_in, channels_out = self.node.attention_channels(self.shape_in)
+        groups = self.node.groups if isinstance(self.node, Conv) else 1
+        of_a_filter, of_a_channel = channels_in // groups, channels_out // groups
+        pairs = min(self.kept_in * self.kept_out, self.kept_in * of_a_channel, self.kept_out * of_a_filter)
+        return -(-self.dense * pairs // (channels_out * of_a_filter))
 
     @property
     def attention(self) -> int:

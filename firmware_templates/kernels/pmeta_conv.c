@@ -30,6 +30,12 @@ static range outputs_inside(int32_t outputs, int32_t inputs, int32_t stride, int
     return r;
 }
 
+/* The first of the channels that filter f reads. */
+static int32_t first_channel(const pmeta_conv_shape *s, int32_t f)
+{
+    return f / (s->filters / s->groups) * (s->channels / s->groups);
+}
+
 /* y (F, out_h, out_w) starts at the bias, or at +0. */
 static void start_at_bias(const pmeta_conv_shape *s, const float *bias, float *y)
 {
@@ -64,10 +70,11 @@ void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, const float *
     const int32_t out_size = s->out_h * s->out_w;
     start_at_bias(s, bias, y);
     for (int32_t f = 0; f < s->filters; f++) {
-        for (int32_t c = 0; c < s->channels; c++) {
+        const float *in = x + first_channel(s, f) * in_size;
+        for (int32_t c = 0; c < s->channels / s->groups; c++) {
             for (int32_t i = 0; i < s->kernel_h; i++) {
                 for (int32_t j = 0; j < s->kernel_w; j++) {
-                    add_tap(s, x + c * in_size, *w++, i, j, y);
+                    add_tap(s, in + c * in_size, *w++, i, j, y);
                 }
             }
         }
@@ -100,13 +107,16 @@ void pmeta_conv_forward_uint8(const pmeta_conv_shape *s, const uint8_t *sample, 
 {
     const int32_t taps = s->kernel_h * s->kernel_w;
     const int32_t out_size = s->out_h * s->out_w;
+    const int32_t group_channels = s->channels / s->groups;
+    const int32_t group_filters = s->filters / s->groups;
     start_at_bias(s, bias, y);
     for (int32_t c = 0; c < s->channels; c++) {
         for (int32_t r = 0; r < s->in_h; r++) {
             pmeta_decode_uint8(1, s->in_w, sample, scale + c, offset + c, row);
             sample += s->in_w;
-            for (int32_t f = 0; f < s->filters; f++) {
-                add_row(s, row, r, w + (f * s->channels + c) * taps, y + f * out_size);
+            const int32_t first = c / group_channels * group_filters;
+            for (int32_t f = first; f < first + group_filters; f++) {
+                add_row(s, row, r, w + (f * group_channels + c % group_channels) * taps, y + f * out_size);
             }
         }
     }
@@ -136,10 +146,11 @@ void pmeta_conv_input_gradient(const pmeta_conv_shape *s, const float *w, const 
         gx[e] = 0.0f;
     }
     for (int32_t f = 0; f < s->filters; f++) {
-        for (int32_t c = 0; c < s->channels; c++) {
+        float *in = gx + first_channel(s, f) * in_size;
+        for (int32_t c = 0; c < s->channels / s->groups; c++) {
             for (int32_t i = 0; i < s->kernel_h; i++) {
                 for (int32_t j = 0; j < s->kernel_w; j++) {
-                    spread_tap(s, gy, *w++, i, j, gx + c * in_size);
+                    spread_tap(s, gy, *w++, i, j, in + c * in_size);
                 }
             }
         }
@@ -172,15 +183,16 @@ void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const uint16_t *kept,
     const int32_t out_size = s->out_h * s->out_w;
     const int32_t taps = s->kernel_h * s->kernel_w;
     const int32_t rows = (kept != NULL) ? kept[0] : s->channels;
+    const int32_t group_channels = s->channels / s->groups;
     for (int32_t f = 0; f < s->filters; f++) {
         const int skipped = gamma_bw != NULL && gamma_bw[f] == 0.0f;
         for (int32_t n = 0; n < rows && !skipped; n++) {
-            const int32_t c = (kept != NULL) ? kept[1 + n] : n;
-            for (int32_t t = 0; t < taps; t++) {
+            const int32_t c = ((kept != NULL) ? kept[1 + n] : n) - first_channel(s, f);
+            for (int32_t t = 0; t < taps && c >= 0 && c < group_channels; t++) {
                 const float d = tap_gradient(s, x + n * in_size, gy + f * out_size, t / s->kernel_w, t % s->kernel_w);
                 grad[c * taps + t] += (gamma_bw != NULL) ? gamma_bw[f] * d : d;
             }
         }
-        grad += s->channels * taps;
+        grad += group_channels * taps;
     }
 }

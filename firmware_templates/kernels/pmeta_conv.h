@@ -8,6 +8,7 @@
 typedef struct pmeta_conv_shape {
     int32_t channels; /* C */
     int32_t filters;  /* F */
+    int32_t groups;   /* of channels and filters: a filter reads the C / groups channels of its group */
     int32_t in_h, in_w;
     int32_t out_h, out_w;
     int32_t kernel_h, kernel_w;
@@ -18,7 +19,7 @@ typedef struct pmeta_conv_shape {
 
 /* bias may be NULL */
 void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, /* (C, in_h, in_w) */
-                        const float *w,                            /* (F, C, kernel_h, kernel_w) */
+                        const float *w,                            /* (F, C / groups, kernel_h, kernel_w) */
                         const float *bias,                         /* (F,) */
                         float *y);                                 /* (F, out_h, out_w) */
 
@@ -30,8 +31,8 @@ void pmeta_conv_forward_uint8(const pmeta_conv_shape *s, const uint8_t *sample, 
 void pmeta_conv_input_gradient(const pmeta_conv_shape *s, const float *w, const float *gy, /* (F, out_h, out_w) */
                                float *gx);                                                 /* (C, in_h, in_w) */
 
-/* Adds to grad (F, C, kernel_h, kernel_w). kept: number of kept channels, then their indices, NULL for all; x holds
- * only those rows, with the forward attention applied. gamma_bw (F,) or NULL. */
+/* Adds to grad (F, C / groups, kernel_h, kernel_w). kept: number of kept channels, then their indices, NULL for all; x
+ * holds only those rows, with the forward attention applied. gamma_bw (F,) or NULL. */
 void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const uint16_t *kept, const float *x, const float *gy,
                                 const float *gamma_bw, float *grad);
 

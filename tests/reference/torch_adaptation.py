@@ -147,7 +147,7 @@ def _node(
         case Conv(window=window):
             bias = None if node.bias is None else weights[node.bias]
             padded = F.pad(x, _pads(node))
-            return F.conv2d(padded, weights[node.weight], bias, stride=window.stride, dilation=window.dilation)
+            return F.conv2d(padded, weights[node.weight], bias, window.stride, 0, window.dilation, node.groups)
         case Gemm():
             return F.linear(x, weights[node.weight], None if node.bias is None else weights[node.bias])
         case GroupNorm():
@@ -260,9 +260,13 @@ def _kept(pi: Tensor, rho: int) -> Tensor:
 
 
 def _weighed(gradient: Tensor, fw: Tensor | None, bw: Tensor | None, part: str, per_channel: bool) -> Tensor:
-    """γ applied to a gradient: (F, C, ...) of a weight, (F,) of a bias or shift, (C,) of a scale (`per_channel`)."""
+    """γ applied to a gradient: (F, C/groups, ...) of a weight, (F,) of a bias, (C,) of a scale (`per_channel`)."""
     if bw is not None:
         gradient = gradient * bw.reshape([-1] + [1] * (gradient.ndim - 1))
     if fw is not None and part == "weight":
-        gradient = gradient * (fw if per_channel else fw.reshape([1, -1] + [1] * (gradient.ndim - 2)))
+        if not per_channel:
+            by_group = fw.reshape(-1, gradient.shape[1])
+            of_filters = by_group.repeat_interleave(len(gradient) // len(by_group), 0)
+            fw = of_filters.reshape([*of_filters.shape] + [1] * (gradient.ndim - 2))
+        gradient = gradient * fw
     return gradient

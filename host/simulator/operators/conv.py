@@ -19,8 +19,12 @@ from pmeta.host.simulator.operators.operator import (
 from pmeta.host.simulator.operators.taps import taps_inside
 
 
-def forward(x: Float32Array, w: Float32Array, b: Float32Array | None, window: Window) -> Float32Array:
-    """y (F, H', W') of x (C, H, W), w (F, C, kernel_h, kernel_w), b (F,): starts at b, then c, i, j ascending."""
+def forward(x: Float32Array, w: Float32Array, b: Float32Array | None, window: Window, groups: int = 1) -> Float32Array:
+    """y (F, H', W') of x (C, H, W), w (F, C/groups, kernel_h, kernel_w), b (F,): starts at b, then c, i, j."""
+    if groups > 1:
+        biases = [None] * groups if b is None else np.split(b, groups)
+        parts = zip(np.split(x, groups), np.split(w, groups), biases, strict=True)
+        return np.concatenate([forward(*part, window) for part in parts])
     size = window.output_size(x.shape[1:], "conv")
     y = np.zeros((w.shape[0], *size), np.float32)
     if b is not None:
@@ -31,8 +35,13 @@ def forward(x: Float32Array, w: Float32Array, b: Float32Array | None, window: Wi
     return y
 
 
-def input_gradient(gy: Float32Array, w: Float32Array, window: Window, input_shape: Shape) -> Float32Array:
+def input_gradient(
+    gy: Float32Array, w: Float32Array, window: Window, input_shape: Shape, groups: int = 1
+) -> Float32Array:
     """g(x) (C, H, W): a sum from +0 over f, then i, then j ascending; a tap has at most one output per pixel."""
+    if groups > 1:
+        parts, shape = zip(np.split(gy, groups), np.split(w, groups), strict=True), (w.shape[1], *input_shape[1:])
+        return np.concatenate([input_gradient(*part, window, shape) for part in parts])
     gx = np.zeros(input_shape, np.float32)
     for f in range(w.shape[0]):
         for tap in taps_inside(window, input_shape[1:], gy.shape[1:]):
@@ -40,8 +49,11 @@ def input_gradient(gy: Float32Array, w: Float32Array, window: Window, input_shap
     return gx
 
 
-def weight_gradient(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array:
-    """d (F, C, kernel_h, kernel_w): a sum from +0 over output pixels, row-major, without those whose tap is outside."""
+def weight_gradient(gy: Float32Array, x: Float32Array, window: Window, groups: int = 1) -> Float32Array:
+    """d (F, C/groups, kernel_h, kernel_w): a sum from +0 over output pixels, row-major, without taps outside."""
+    if groups > 1:
+        parts = zip(np.split(gy, groups), np.split(x, groups), strict=True)
+        return np.concatenate([weight_gradient(*part, window) for part in parts])
     filters, channels = gy.shape[0], x.shape[0]
     d = np.zeros((filters, channels, *window.kernel), np.float32)
     for tap in taps_inside(window, x.shape[1:], gy.shape[1:]):
@@ -56,10 +68,10 @@ class ConvOperator(LayerOperator[Conv, Float32Array]):
 
     def forward(self, node: Conv, weights: Weights, x: Float32Array) -> tuple[Float32Array, Float32Array]:
         bias = None if node.bias is None else weights[node.bias]
-        return forward(x, weights[node.weight], bias, node.window), x
+        return forward(x, weights[node.weight], bias, node.window, node.groups), x
 
     def input_gradient(self, node: Conv, weights: Weights, saved: Float32Array, gy: Float32Array) -> Float32Array:
-        return input_gradient(gy, weights[node.weight], node.window, saved.shape)
+        return input_gradient(gy, weights[node.weight], node.window, saved.shape, node.groups)
 
     def attended(self, saved: Float32Array) -> Float32Array:
         return saved
@@ -70,4 +82,4 @@ class ConvOperator(LayerOperator[Conv, Float32Array]):
         if part == "bias":
             return bias_contribution(gy, gamma)
         x = saved if gamma.fw is None else gamma.fw[:, None, None] * saved
-        return weight_contribution(weight_gradient(gy, x, node.window), gamma)
+        return weight_contribution(weight_gradient(gy, x, node.window, node.groups), gamma)

@@ -94,9 +94,13 @@ def kept_channels(gamma: Float32Array | None) -> BoolArray:
 
 
 def weight_contribution(d: Float32Array, gamma: Gamma) -> Contribution:
-    """Of the weight of a Conv or Gemm: γ^bw_f·d (F, C, ...); its d has already seen γ^fw."""
+    """Of the weight of a Conv or Gemm: γ^bw_f·d (F, C/groups, ...); its d has already seen γ^fw."""
     factor = None if gamma.bw is None else _along(gamma.bw, 0, d.ndim)
-    kept = _along(kept_channels(gamma.bw), 0, d.ndim) & _along(kept_channels(gamma.fw), 1, d.ndim)
+    kept = _along(kept_channels(gamma.bw), 0, d.ndim)
+    if gamma.fw is not None:
+        groups = kept_channels(gamma.fw).reshape(-1, d.shape[1])  # (groups, C/groups)
+        of_filters = groups.repeat(d.shape[0] // len(groups), axis=0)  # the channels that each filter reads
+        kept = kept & of_filters.reshape(*d.shape[:2], *[1] * (d.ndim - 2))
     return Contribution(d, factor, kept)
 
 

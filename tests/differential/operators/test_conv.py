@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmeta.codegen.adaptation import InputEncoding
+from pmeta.codegen.errors import ModelError
 from pmeta.codegen.operators import Conv, Window
 from pmeta.host.simulator.operators import conv
 from pmeta.host.simulator.operators.operator import Gamma
@@ -35,75 +36,83 @@ from tests.kernels import call, in_place, unwritten
 pytestmark = [pytest.mark.differential, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 Size = tuple[int, int]
+Counts = tuple[int, int, int]  # channels, filters, groups
 
 
-def node(filters: int, window: Window) -> Conv:
-    return Conv("conv", "x", "y", "weight", "bias", filters, window)
+counts = st.one_of(
+    st.tuples(channel_counts, channel_counts, st.just(1)),
+    st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from([1, 2, 3]), st.sampled_from([2, 3, 5, 8])).map(
+        lambda each: (each[0] * each[2], each[1] * each[2], each[2])
+    ),
+)  # down to one channel and one filter in a group
+
+
+def node(filters: int, window: Window, groups: int) -> Conv:
+    return Conv("conv", "x", "y", "weight", "bias", filters, window, groups)
 
 
 @examples
-@given(generators, windows(), channel_counts, channel_counts, st.booleans(), flavours)
+@given(generators, windows(), counts, st.booleans(), flavours)
 def test_forward(
     rng: np.random.Generator,
     window_and_size: tuple[Window, Size],
-    channels: int,
-    filters: int,
+    counts: Counts,
     has_bias: bool,
     flavour: str,
 ) -> None:
-    window, size = window_and_size
+    (window, size), (channels, filters, groups) = window_and_size, counts
     x = values(rng, channels, *size, flavour=flavour)
-    w = values(rng, filters, channels, *window.kernel, flavour=flavour)
+    w = values(rng, filters, channels // groups, *window.kernel, flavour=flavour)
     b = values(rng, filters, flavour=flavour) if has_bias else None
-    layer = node(filters, window)
+    layer = node(filters, window, groups)
     y = unwritten(*layer.output_shape(x.shape))
     call("pmeta_conv_forward", layer.shape_constants(x.shape), x, w, b, y)
-    assert_same(y, conv.forward(x, w, b, window))
+    assert_same(y, conv.forward(x, w, b, window, groups))
 
 
 @examples
-@given(generators, windows(), channel_counts, channel_counts, st.booleans())
+@given(generators, windows(), counts, st.booleans())
 def test_forward_of_an_encoded_sample(
-    rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int, has_bias: bool
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, has_bias: bool
 ) -> None:
     """The same as decoding it first."""
-    window, size = window_and_size
+    (window, size), (channels, filters, groups) = window_and_size, counts
     sample = rng.integers(0, 256, (channels, *size), np.uint8)
     scale, offset = values(rng, channels), values(rng, channels)
-    w, b = values(rng, filters, channels, *window.kernel), values(rng, filters) if has_bias else None
-    layer = node(filters, window)
+    w, b = values(rng, filters, channels // groups, *window.kernel), values(rng, filters) if has_bias else None
+    layer = node(filters, window, groups)
     row, y = unwritten(size[1]), unwritten(*layer.output_shape(sample.shape))
     shape = layer.shape_constants(sample.shape)
     call("pmeta_conv_forward_uint8", shape, sample, scale, offset, row, w, b, y)
     x = decode(sample, InputEncoding("uint8", tuple(map(float, scale)), tuple(map(float, offset))))
-    assert_same(y, conv.forward(x, w, b, window))
+    assert_same(y, conv.forward(x, w, b, window, groups))
 
 
 @examples
-@given(generators, windows(), channel_counts, channel_counts, flavours)
+@given(generators, windows(), counts, flavours)
 def test_input_gradient(
-    rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int, flavour: str
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, flavour: str
 ) -> None:
-    window, size = window_and_size
-    layer, shape = node(filters, window), (channels, *size)
-    w = values(rng, filters, channels, *window.kernel, flavour=flavour)
+    (window, size), (channels, filters, groups) = window_and_size, counts
+    layer, shape = node(filters, window, groups), (channels, *size)
+    w = values(rng, filters, channels // groups, *window.kernel, flavour=flavour)
     gy = values(rng, *layer.output_shape(shape), flavour=flavour)
     gx = unwritten(*shape)
     call("pmeta_conv_input_gradient", layer.shape_constants(shape), w, gy, gx)
-    assert_same(gx, conv.input_gradient(gy, w, window, shape))
+    assert_same(gx, conv.input_gradient(gy, w, window, shape, groups))
 
 
 @examples
-@given(generators, windows(), channel_counts, channel_counts, flavours)
+@given(generators, windows(), counts, flavours)
 def test_weight_gradient(
-    rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int, flavour: str
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, flavour: str
 ) -> None:
-    window, size = window_and_size
-    layer = node(filters, window)
+    (window, size), (channels, filters, groups) = window_and_size, counts
+    layer = node(filters, window, groups)
     x = values(rng, channels, *size, flavour=flavour)
     gy = values(rng, *layer.output_shape(x.shape), flavour=flavour)
     fw, bw = gamma(rng, channels), gamma(rng, filters)
-    start = accumulator(rng, filters, channels, *window.kernel, flavour=flavour)
+    start = accumulator(rng, filters, channels // groups, *window.kernel, flavour=flavour)
     kept, stored = (None, x) if fw is None else kept_rows(x, fw, weigh=True)
     grad = in_place(start)
     call("pmeta_conv_weight_gradient", layer.shape_constants(x.shape), kept, stored, gy, bw, grad)
@@ -111,23 +120,50 @@ def test_weight_gradient(
 
 
 @examples
-@given(generators, windows(), channel_counts, channel_counts)
-def test_pytorch(rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int) -> None:
-    window, size = window_and_size
+@given(generators, windows(), counts)
+def test_pytorch(rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts) -> None:
+    (window, size), (channels, filters, groups) = window_and_size, counts
     (top, left), (bottom, right) = window.pad_before, window.pad_after
 
     def convolution(torch: Any, x: Any, w: Any, b: Any) -> Any:
         padded = torch.nn.functional.pad(x, (left, right, top, bottom))
-        return torch.nn.functional.conv2d(padded, w, b, window.stride, dilation=window.dilation)
+        return torch.nn.functional.conv2d(padded, w, b, window.stride, 0, window.dilation, groups)
 
-    inputs = [smooth(rng, channels, *size), smooth(rng, filters, channels, *window.kernel), smooth(rng, filters)]
+    inputs = [
+        smooth(rng, channels, *size),
+        smooth(rng, filters, channels // groups, *window.kernel),
+        smooth(rng, filters),
+    ]
     x, w, b = inputs
-    y = conv.forward(x, w, b, window)
+    y = conv.forward(x, w, b, window, groups)
     gy = smooth(rng, *y.shape)
     exact, (exact_gx, exact_gw, _) = autograd(convolution, inputs, gy)
     # The same sums over magnitudes: what the error bounds of sums grow with.
     size_y, (size_gx, size_gw, _) = autograd(convolution, [np.abs(array) for array in inputs], np.abs(gy))
     taps = window.kernel[0] * window.kernel[1]
-    assert_close(y, exact, channels * taps + 1, size_y.max())
-    assert_close(conv.input_gradient(gy, w, window, x.shape), exact_gx, filters * taps + 1, size_gx.max())
-    assert_close(conv.weight_gradient(gy, x, window), exact_gw, gy[0].size + 1, size_gw.max())
+    assert_close(y, exact, channels // groups * taps + 1, size_y.max())
+    assert_close(
+        conv.input_gradient(gy, w, window, x.shape, groups), exact_gx, filters // groups * taps + 1, size_gx.max()
+    )
+    assert_close(conv.weight_gradient(gy, x, window, groups), exact_gw, gy[0].size + 1, size_gw.max())
+
+
+def test_depthwise() -> None:
+    """Each channel with a filter of its own; attention skips channel by channel."""
+    layer = node(3, Window((1, 1)), 3)
+    x, w, gy = (np.arange(1, 4, dtype=np.float32)[:, None, None] * factor for factor in (1, 10, 100))
+    w = w[..., None]
+    assert_same(conv.forward(x, w, None, layer.window, 3), np.array([10, 40, 90], np.float32)[:, None, None])
+    assert_same(
+        conv.input_gradient(gy, w, layer.window, x.shape, 3), np.array([1e3, 4e3, 9e3], np.float32)[:, None, None]
+    )
+    fw, bw = np.array([0, 1, 1], np.float32), np.array([1, 1, 0], np.float32)
+    start = np.zeros_like(w)
+    added = conv.ConvOperator().contribution(layer, x, gy, Gamma(fw, bw), "weight")
+    assert_same(added.added_to(start), np.array([0, 400, 0], np.float32).reshape(w.shape))
+
+
+def test_groups_that_do_not_divide_are_refused() -> None:
+    for filters, channels in ((4, 3), (3, 4)):
+        with pytest.raises(ModelError, match=rf"2 groups do not divide {channels} channels and {filters} filters"):
+            node(filters, Window((1, 1)), 2).output_shape((channels, 1, 1))
