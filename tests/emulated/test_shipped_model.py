@@ -63,6 +63,11 @@ def assert_no_differing_bit(device: Device, project: Project, tasks: tuple[Task,
         assert len(checked) >= expected, f"{task.name}: only {len(checked)} comparisons"
 
 
+def assert_stack_suffices(device: Device, project: Project) -> None:
+    """By what the board has measured since its start."""
+    assert 0 < device.hello().stack_bytes < project.manifest.ram("stack")
+
+
 @pytest.mark.differential
 @pytest.mark.parametrize("started", ["native"], indirect=True)
 def test_native(started: Device, project: Project) -> None:
@@ -73,6 +78,7 @@ def test_native(started: Device, project: Project) -> None:
 @pytest.mark.parametrize("started", ["netduinoplus2"], indirect=True)
 def test_emulated(started: Device, project: Project) -> None:
     assert_no_differing_bit(started, project, unseen(1, 1))
+    assert_stack_suffices(started, project)
 
 
 @pytest.mark.slow
@@ -86,6 +92,7 @@ def test_native_twenty_tasks(started: Device, project: Project) -> None:
 @pytest.mark.parametrize("started", ["netduinoplus2"], indirect=True)
 def test_emulated_three_tasks(started: Device, project: Project) -> None:
     assert_no_differing_bit(started, project, unseen(3, 15))
+    assert_stack_suffices(started, project)
 
 
 def test_it_fits_the_128_kilobytes_of_the_board(project: Project) -> None:
