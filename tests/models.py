@@ -20,11 +20,13 @@ from pmeta.codegen.adaptation import (
 from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
 from pmeta.codegen.operators import (
     Add,
+    AveragePool,
     Clip,
     Concat,
     Conv,
     Flatten,
     Gemm,
+    GlobalAveragePool,
     GroupNorm,
     HardSwish,
     LeakyRelu,
@@ -171,6 +173,12 @@ class _Chain:
     def add_max_pool(self, window: Window) -> None:
         self._append(MaxPool(*self._names("pool"), window))
 
+    def add_average_pool(self, window: Window, count_include_pad: bool) -> None:
+        self._append(AveragePool(*self._names("average"), window, count_include_pad))
+
+    def add_global_average_pool(self) -> None:
+        self._append(GlobalAveragePool(*self._names("global")))
+
     def add_add(self, other: str) -> None:
         self._append(Add(*self._names("add"), other))
 
@@ -210,7 +218,7 @@ class _Chain:
 
 def _random_block(chain: _Chain) -> None:
     """Most often conv → GN → activation → pool with parts missing; sometimes the same operators in any order."""
-    operators = (_random_conv, _random_group_norm, _random_activation, _random_max_pool)
+    operators = (_random_conv, _random_group_norm, _random_activation, _random_pool)
     if chain.rng.random() < 0.25:
         for index in chain.rng.permutation(4)[: chain.rng.integers(1, 5)]:
             operators[index](chain)
@@ -289,16 +297,25 @@ def _random_activation(chain: _Chain) -> None:
         _pick(rng, others)()
 
 
-def _random_max_pool(chain: _Chain) -> None:
+def _random_pool(chain: _Chain) -> None:
     if chain.rng.random() < 0.5 and min(chain.current[1:]) >= 2:
-        chain.add_max_pool(Window((2, 2), stride=(2, 2)))
+        window = Window((2, 2), stride=(2, 2))
     else:
-        chain.add_max_pool(_random_window(chain.rng, chain.current, (1, 2, 3), max_pad=None))
+        window = _random_window(chain.rng, chain.current, (1, 2, 3), max_pad=None)
+    if chain.rng.random() < 0.6:
+        chain.add_max_pool(window)
+    else:
+        chain.add_average_pool(window, count_include_pad=bool(chain.rng.random() < 0.5))
 
 
 def _random_group_norm(chain: _Chain) -> None:
+    """Mostly groups of more than two elements: of one or two, x̂ says at most which is greater."""
     channels = chain.current[0]
-    chain.add_group_norm(_pick(chain.rng, [g for g in range(1, channels + 1) if channels % g == 0]))
+    choices = [g for g in range(1, channels + 1) if channels % g == 0]
+    if chain.rng.random() < 0.9:
+        choices = [g for g in choices if np.prod(chain.current) // g > 2]
+    if choices:
+        chain.add_group_norm(_pick(chain.rng, choices))
 
 
 def _random_window(rng: np.random.Generator, shape: Shape, kernels: tuple[int, ...], max_pad: int | None) -> Window:
@@ -326,6 +343,9 @@ def _random_head(chain: _Chain, ways: int) -> None:
             chain.add_conv(ways, Window(size), bias=bool(chain.rng.random() < 0.5))
             chain.add_flatten()
             return
+        if chain.rng.random() < 0.3:
+            _random_activation(chain)  # the mean of what was just normalized hardly depends on anything
+            chain.add_global_average_pool()
         while np.prod(chain.current) > 128:  # so that attention over the features stays small
             chain.add_max_pool(Window(*[tuple(min(2, n) for n in chain.current[1:])] * 2))
         chain.add_flatten()

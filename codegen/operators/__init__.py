@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pmeta.codegen.graph import Node
 from pmeta.codegen.operators.add import Add
+from pmeta.codegen.operators.average_pool import AveragePool
 from pmeta.codegen.operators.clip import Clip
 from pmeta.codegen.operators.concat import Concat
 from pmeta.codegen.operators.conv import Conv
 from pmeta.codegen.operators.flatten import Flatten
 from pmeta.codegen.operators.gemm import Gemm
+from pmeta.codegen.operators.global_average_pool import GlobalAveragePool
 from pmeta.codegen.operators.group_norm import GroupNorm
 from pmeta.codegen.operators.hard_swish import HardSwish
 from pmeta.codegen.operators.leaky_relu import LeakyRelu
@@ -21,11 +23,13 @@ from pmeta.codegen.operators.window import Window
 # By ONNX operator name.
 OPERATORS: dict[str, type[Node]] = {
     "Add": Add,
+    "AveragePool": AveragePool,
     "Clip": Clip,
     "Concat": Concat,
     "Conv": Conv,
     "Flatten": Flatten,
     "Gemm": Gemm,
+    "GlobalAveragePool": GlobalAveragePool,
     "GroupNormalization": GroupNorm,
     "HardSwish": HardSwish,
     "LeakyRelu": LeakyRelu,
@@ -38,11 +42,13 @@ OPERATORS: dict[str, type[Node]] = {
 __all__ = [
     "OPERATORS",
     "Add",
+    "AveragePool",
     "Clip",
     "Concat",
     "Conv",
     "Flatten",
     "Gemm",
+    "GlobalAveragePool",
     "GroupNorm",
     "HardSwish",
     "LeakyRelu",

@@ -27,22 +27,7 @@ class MaxPool(Node):
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 3:
             raise ModelError(f"needs a (C, H, W) input, got {input_shape}", f"node '{self.name}'", "reshape before it")
-        for axis, size in enumerate(input_shape[1:]):
-            if not self._sees_input(axis, size):
-                what = f"some window of {self.window} lies outside the input of {input_shape}"
-                raise ModelError(what, f"node '{self.name}'", "pad by less than the kernel")
-        return (input_shape[0], *self.window.output_size(input_shape[1:], self.name))
-
-    def _sees_input(self, axis: int, size: int) -> bool:
-        """Whether every window has a tap inside the input along one axis."""
-        window = self.window
-        kernel, stride, dilation = window.kernel[axis], window.stride[axis], window.dilation[axis]
-        before, after = window.pad_before[axis], window.pad_after[axis]
-        windows = (size + before + after - window.extent[axis]) // stride + 1
-        starts = range(-before, windows * stride - before, stride)
-        critical = (*starts[: -(-before // stride)], *starts[-1:])  # those that begin before the input, and the last
-        first_taps = [(start, max(0, -(start // dilation))) for start in critical]  # that are not before the input
-        return all(tap < kernel and start + tap * dilation < size for start, tap in first_taps)
+        return (input_shape[0], *self.window.pooled_size(input_shape[1:], self.name))
 
     @property
     def taps(self) -> int:

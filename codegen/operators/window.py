@@ -51,9 +51,26 @@ class Window:
             out.append(room // self.stride[axis] + 1)
         return out[0], out[1]
 
+    def pooled_size(self, size: tuple[int, ...], name: str) -> Pair:
+        """`output_size` for a pooling, of which every window must see some input."""
+        if not all(self._sees_input(axis, length) for axis, length in enumerate(size)):
+            what = f"some window of {self} lies outside the input of {size}"
+            raise ModelError(what, f"node '{name}'", "pad by less than the kernel")
+        return self.output_size(size, name)
+
+    def _sees_input(self, axis: int, size: int) -> bool:
+        """Whether every window has a tap inside the input along one axis."""
+        kernel, stride, dilation = self.kernel[axis], self.stride[axis], self.dilation[axis]
+        before, after = self.pad_before[axis], self.pad_after[axis]
+        windows = (size + before + after - self.extent[axis]) // stride + 1
+        starts = range(-before, windows * stride - before, stride)
+        critical = (*starts[: -(-before // stride)], *starts[-1:])  # those that begin before the input, and the last
+        first_taps = [(start, max(0, -(start // dilation))) for start in critical]  # that are not before the input
+        return all(tap < kernel and start + tap * dilation < size for start, tap in first_taps)
+
     @classmethod
     def from_onnx(cls, node: OnnxNode, kernel: Pair) -> Window:
-        """Read the attributes that Conv and MaxPool share; `kernel` comes from the weights or kernel_shape."""
+        """Read the attributes that convolution and pooling share; `kernel` comes from the weights or kernel_shape."""
         if node.ints("kernel_shape", kernel) != kernel:
             raise node.unsupported("kernel_shape contradicts the weights", "export the model again")
         stride, dilation = node.ints("strides", (1, 1)), node.ints("dilations", (1, 1))

@@ -1,7 +1,7 @@
 """Multiply-accumulates of a program: the calls that the plan emits, counted one by one.
 
 Counted are nominal ones (taps in the padding too), like `Node.forward_macs`; for GroupNormalization, activations that
-multiply and attention's average, one per element and pass. Where attention chooses channels at run time, the most that
+multiply and averages, one per element and pass. Where attention chooses channels at run time, the most that
 it can keep are counted, so the sum is an upper bound. ReLU, Clip, max-pool and the loss count nothing, copies neither.
 """
 
@@ -87,6 +87,10 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     "pmeta_sigmoid_input_gradient": lambda layer: layer.dense,
     "pmeta_tanh_forward": lambda layer: layer.dense,
     "pmeta_tanh_input_gradient": lambda layer: layer.dense,
+    "pmeta_average_pool_forward": lambda layer: layer.dense,
+    "pmeta_average_pool_input_gradient": lambda layer: layer.dense,
+    "pmeta_global_average_pool_forward": lambda layer: layer.dense,
+    "pmeta_global_average_pool_input_gradient": lambda layer: layer.dense,
     "pmeta_clip_forward": _nothing,
     "pmeta_clip_input_gradient": _nothing,
     "pmeta_max_pool_forward": _nothing,

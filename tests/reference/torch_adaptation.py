@@ -19,11 +19,13 @@ from pmeta.codegen.adaptation import AttentionModule, Model
 from pmeta.codegen.graph import Node
 from pmeta.codegen.operators import (
     Add,
+    AveragePool,
     Clip,
     Concat,
     Conv,
     Flatten,
     Gemm,
+    GlobalAveragePool,
     GroupNorm,
     HardSwish,
     LeakyRelu,
@@ -142,6 +144,10 @@ def _node(
     match node:
         case Add():
             return x + inputs[1]
+        case AveragePool():
+            return _average_pool(node, x)
+        case GlobalAveragePool():
+            return x.mean((2, 3), keepdim=True)
         case Concat():
             return torch.cat(inputs, 1)
         case Conv(window=window):
@@ -208,7 +214,18 @@ def _max_pool(node: MaxPool, x: Tensor, made: Decisions | None, forced: Decision
     return x.flatten(2).gather(2, forced.winners[node.name].flatten(1)[None]).reshape(y.shape)
 
 
-def _pads(node: Conv | MaxPool) -> tuple[int, int, int, int]:
+def _average_pool(node: AveragePool, x: Tensor) -> Tensor:
+    """As a convolution with ones: F.avg_pool2d knows neither dilation nor one-sided padding."""
+    ones = torch.ones(x.shape[1], 1, *node.window.kernel, dtype=x.dtype)
+
+    def sums(values: Tensor) -> Tensor:
+        padded = F.pad(values, _pads(node))
+        return F.conv2d(padded, ones, None, node.window.stride, dilation=node.window.dilation, groups=x.shape[1])
+
+    return sums(x) / (ones[0].numel() if node.count_include_pad else sums(torch.ones_like(x)))
+
+
+def _pads(node: AveragePool | Conv | MaxPool) -> tuple[int, int, int, int]:
     """(left, right, top, bottom), as F.pad wants them."""
     before, after = node.window.pad_before, node.window.pad_after
     return before[1], after[1], before[0], after[0]

@@ -7,11 +7,13 @@ from typing import Any
 from pmeta.codegen.graph import Node
 from pmeta.codegen.operators import (
     Add,
+    AveragePool,
     Clip,
     Concat,
     Conv,
     Flatten,
     Gemm,
+    GlobalAveragePool,
     GroupNorm,
     HardSwish,
     LeakyRelu,
@@ -21,11 +23,13 @@ from pmeta.codegen.operators import (
     Tanh,
 )
 from pmeta.host.simulator.operators.add import AddOperator
+from pmeta.host.simulator.operators.average_pool import AveragePoolOperator
 from pmeta.host.simulator.operators.clip import ClipOperator
 from pmeta.host.simulator.operators.concat import ConcatOperator
 from pmeta.host.simulator.operators.conv import ConvOperator
 from pmeta.host.simulator.operators.flatten import FlattenOperator
 from pmeta.host.simulator.operators.gemm import GemmOperator
+from pmeta.host.simulator.operators.global_average_pool import GlobalAveragePoolOperator
 from pmeta.host.simulator.operators.group_norm import GroupNormOperator
 from pmeta.host.simulator.operators.hard_swish import HardSwishOperator
 from pmeta.host.simulator.operators.leaky_relu import LeakyReluOperator
@@ -43,9 +47,11 @@ SIMULATED_LAYERS: dict[type[Node], LayerOperator[Any, Any]] = {
 SIMULATED: dict[type[Node], Operator[Any, Any]] = {
     **SIMULATED_LAYERS,
     Add: AddOperator(),
+    AveragePool: AveragePoolOperator(),
     Clip: ClipOperator(),
     Concat: ConcatOperator(),
     Flatten: FlattenOperator(),
+    GlobalAveragePool: GlobalAveragePoolOperator(),
     HardSwish: HardSwishOperator(),
     LeakyRelu: LeakyReluOperator(),
     MaxPool: MaxPoolOperator(),
