@@ -32,6 +32,7 @@ from pmeta.codegen.files import read_file, replacement
 from pmeta.codegen.graph import Float32Array, Graph, Shape
 from pmeta.codegen.onnx_graph import NodeReader, tensor_value
 from pmeta.codegen.onnx_node import Constant
+from pmeta.codegen.onnx_rewrites import WINDOWS
 
 OPSET = 21  # that is written: the first whose GroupNormalization has one scale per channel
 OLDEST_OPSET = 17  # that is read: from here on all other operators mean the same
@@ -203,7 +204,10 @@ def _graph_from_proto(proto: onnx.ModelProto, constants: Mapping[str, Constant],
     if len(inputs) != 1 or len(proto.graph.output) != 1:
         raise UnsupportedError("needs exactly one input and one output", str(path), "export a plain classifier")
     batch, shape = _input_shape(inputs[0], path)
-    reader = NodeReader(inputs[0].name, shape, batch, dict(constants))
+    one_row = len(shape) == 2 and any(node.op_type in WINDOWS for node in proto.graph.node)
+    if one_row:
+        shape = (shape[0], 1, shape[1])
+    reader = NodeReader(inputs[0].name, shape, batch, dict(constants), one_row)
     for index, node_proto in enumerate(proto.graph.node):
         reader.read(node_proto, index)
     used = {name for node in reader.nodes for name in node.weight_names}

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import Constant, OnnxNode
-from pmeta.codegen.onnx_rewrites import FOLDS, REWRITES
+from pmeta.codegen.onnx_rewrites import FOLDS, REWRITES, over_one_row
 from pmeta.codegen.operators import OPERATORS, Flatten
 
 MOST_SIZES = 64  # numbers in a tensor of sizes: more than any tensor has dimensions
@@ -35,6 +35,7 @@ class NodeReader:
     input_shape: Shape  # per sample
     batch: int | None  # number of samples that the file was made for; None where it leaves that open
     constants: dict[str, Constant]
+    one_row: bool = False  # the file's samples are (C, L), the graph's (C, 1, L)
     nodes: list[Node] = field(default_factory=list)
     _other_names: dict[str, str] = field(default_factory=dict)  # output of a node that is left out -> what it reads
     _shapes: dict[str, Shape] = field(default_factory=dict)  # of the outputs of the first `_measured` nodes
@@ -80,10 +81,12 @@ class NodeReader:
 
     def _rewritten(self, node: OnnxNode) -> OnnxNode:
         """`node` as an operator of the graph, if it is one in other words."""
-        if node.op_type not in REWRITES:
-            return node
-        node, new = REWRITES[node.op_type](node, self._shape(node))
-        self.constants.update(new)
+        if node.op_type in REWRITES:
+            node, new = REWRITES[node.op_type](node, self._shape(node))
+            self.constants.update(new)
+        if self.one_row:
+            node, new = over_one_row(node)
+            self.constants.update(new)
         return node
 
     def _adds_a_constant(self, node: OnnxNode) -> bool:
@@ -122,12 +125,12 @@ class NodeReader:
 
     def _sizes(self, node: OnnxNode) -> Constant:
         """What a Shape node gives, as constants."""
-        node.require({"start": 0})
+        node.require({"start": 0}, ("end",))
         sizes = (self.batch or 1, *self._shape(node))
         return np.array(sizes[: node.attributes.get("end")], np.int64)
 
     def _shape(self, node: OnnxNode, position: int = 0) -> Shape:
-        """Per-sample shape of what a node reads as its input number `position`."""
+        """Per-sample shape, in the file, of what a node reads as its input number `position`."""
         self._shapes[self.input_name] = self.input_shape
         for known in self.nodes[self._measured :]:
             if all(name in self._shapes for name in known.inputs):
@@ -135,7 +138,8 @@ class NodeReader:
         self._measured = len(self.nodes)
         if position >= len(node.inputs) or node.inputs[position] not in self._shapes:
             raise node.unsupported("it reads no activation", "export the network without it")
-        return self._shapes[node.inputs[position]]
+        shape = self._shapes[node.inputs[position]]
+        return (shape[0], shape[2]) if self.one_row and len(shape) == 3 else shape
 
 
 def constant_value(node: OnnxNode) -> Constant:

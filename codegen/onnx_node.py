@@ -55,7 +55,9 @@ class OnnxNode:
         """An integer-list attribute, of the default's length."""
         value = tuple(int(v) for v in self.attributes.get(key, default))
         if len(value) != len(default):
-            raise self.unsupported(f"{key} has {len(value)} values, expected {len(default)}", "use a 2-D operator")
+            raise self.unsupported(
+                f"{key} has {len(value)} values, expected {len(default)}", "use as many as the sample has dimensions"
+            )
         return value
 
     def weight_shape(self, position: int) -> tuple[int, ...]:

@@ -17,6 +17,8 @@ from pmeta.codegen.graph import Float32Array, Node, Shape
 from pmeta.codegen.onnx_node import Constant, OnnxNode
 from pmeta.codegen.operators import Conv, Gemm
 
+WINDOWS = ("AveragePool", "Conv", "MaxPool")
+
 Constants = Mapping[str, Constant]
 Float64Array = npt.NDArray[np.float64]
 
@@ -104,6 +106,24 @@ REWRITES: Mapping[str, Callable[[OnnxNode, Shape], tuple[OnnxNode, Constants]]] 
     "MatMul": gemm_of_matmul,
     "MaxPool": explicit_pads,
 }
+
+
+def over_one_row(node: OnnxNode) -> tuple[OnnxNode, Constants]:
+    """A node that reads (C, L) samples, as one that reads maps of one row, (C, 1, L)."""
+    if node.op_type not in WINDOWS:
+        return node, {}
+    added = {"kernel_shape": [1], "strides": [1], "dilations": [1], "pads": [0]}
+    attributes = dict(node.attributes)
+    for key in added.keys() & attributes.keys():
+        sizes = node.ints(key, (0,) * (2 if key == "pads" else 1))
+        attributes[key] = [size for along in sizes for size in (*added[key], along)]
+    node, new = replace(node, attributes=attributes), dict[str, Constant]()
+    if node.op_type == "Conv":
+        weight = _constant(node, 1)
+        if weight.ndim != 3:
+            raise node.unsupported(f"weights of shape {weight.shape}", "use a 1-D convolution")
+        node = _with_input(node, 1, weight[:, :, None], new)
+    return node, new
 
 
 # --- a node as part of the layer before it -------------------------------------------------------------------

@@ -80,7 +80,8 @@ def assert_runs_alike(path: Path, batch: int = 1) -> Model:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options)
     x = np.random.default_rng(1).normal(size=(batch, *model.graph.input_shape)).astype(np.float32)
-    (logits,) = session.run(None, {model.graph.input: x})
+    of_file = session.get_inputs()[0].shape[1:]  # a (C, L) sample is a map of one row in the graph
+    (logits,) = session.run(None, {model.graph.input: x.reshape(batch, *of_file)})
     expected = np.stack([Simulator(model).predict(sample) for sample in x])
     np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
     return model

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.errors import UnsupportedError
+from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.modelfile import load_model, save_model
 from pmeta.codegen.operators import Conv, Gemm, GroupNorm, MaxPool
@@ -306,3 +306,58 @@ def test_other_layer_normalizations_are_refused(
 ) -> None:
     nodes = [helper.make_node("LayerNormalization", ["x", "s", "b"], outputs, name="norm", **attributes)]
     assert_refused(file(tmp_path / "m.onnx", nodes, {"s": random(*INPUT), "b": random(*INPUT)}, 60), message)
+
+
+# --- samples of one row --------------------------------------------------------------------------------------
+
+
+def test_one_dimensional_networks(tmp_path: Path) -> None:
+    """All that follows from the shape of a sample does so from (C, L), as in the file."""
+    nodes = [
+        node("Conv", "x w wb", "c", pads=[1, 2], strides=[2], kernel_shape=[4]),
+        node("BatchNormalization", "c s b m var", "n"),
+        node("Relu", "n", "r"),
+        node("MaxPool", "r", "p", kernel_shape=[3], strides=[1], auto_pad="SAME_LOWER"),
+        node("Conv", "p w2", "c2", auto_pad="SAME_UPPER", dilations=[1], group=3),
+        node("Add", "c2 b2", "a"),
+        node("LayerNormalization", "a s3 b3", "l", axis=-2),
+        node("Concat", "l p", "j", axis=1),
+        node("Shape", "j", "sizes", end=1),
+        node("Concat", "sizes rest", "target", axis=0),
+        node("Reshape", "j target", "d"),
+    ]
+    constants = {
+        **statistics(3),
+        **{"w": random(3, 2, 4), "wb": random(3), "w2": random(3, 1, 2), "b2": random(3, 1)},
+        **{"s3": per_channel(random(3), 6), "b3": random(1, 1), "rest": np.array([36], np.int64)},
+    }
+    path = file(tmp_path / "m.onnx", nodes, constants, 36, (2, 11))
+    model = assert_runs_alike(path, batch=3)
+    assert kinds(model) == ["Conv", "Relu", "MaxPool", "Conv", "GroupNorm", "Concat", "Flatten", "Flatten", "Gemm"]
+    assert model.graph.input_shape == (2, 1, 11)
+    save_model(model, tmp_path / "again.onnx")
+    assert load_model(tmp_path / "again.onnx").graph.same_as(model.graph)
+    assert_runs_alike(tmp_path / "again.onnx", batch=3)
+
+
+def test_samples_of_two_dimensions_without_windows_stay_so(tmp_path: Path) -> None:
+    path = file(tmp_path / "m.onnx", [node("Relu", "x", "d")], {}, 12, (3, 4))
+    assert assert_runs_alike(path).graph.input_shape == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("window", "message"),
+    [
+        ({"kernel_shape": [1, 3]}, "kernel_shape has 2 values, expected 1"),
+        ({"kernel_shape": [3], "pads": [1, 1, 1, 1]}, "pads has 4 values, expected 2"),
+    ],
+)
+def test_windows_of_two_dimensions_do_not_fit_one_row(window: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert_refused(file(tmp_path / "m.onnx", [node("MaxPool", "x", "d", **window)], {}, 12, (3, 4)), message)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 3), (3, 3, 1, 1)])
+def test_weights_of_other_dimensions_do_not_fit_one_row(shape: tuple[int, ...], tmp_path: Path) -> None:
+    path = file(tmp_path / "m.onnx", [node("Conv", "x w", "d")], {"w": random(*shape)}, 12, (3, 4))
+    with pytest.raises(ModelError):
+        load_model(path)
