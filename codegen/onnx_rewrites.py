@@ -99,6 +99,7 @@ def group_norm_of_layer_norm(node: OnnxNode, shape: Shape) -> tuple[OnnxNode, Co
 
 
 REWRITES: Mapping[str, Callable[[OnnxNode, Shape], tuple[OnnxNode, Constants]]] = {
+    "AveragePool": explicit_pads,
     "Conv": explicit_pads,
     "Gemm": plain_gemm,
     "InstanceNormalization": group_norm_of_instance_norm,

@@ -235,6 +235,8 @@ def test_pads_that_follow_from_a_rule(
     assert_reads(path, ["Conv"], ["d"])
     pooling = [node("MaxPool", "x", "d", kernel_shape=kernel, **window)]
     assert_reads(file(tmp_path / "pool.onnx", pooling, {}, 2 * height * width), ["MaxPool"], [])
+    pooling = [node("AveragePool", "x", "d", kernel_shape=kernel, **window)]
+    assert_reads(file(tmp_path / "average.onnx", pooling, {}, 2 * height * width), ["AveragePool"], [])
 
 
 def test_pads_of_dilated_windows(tmp_path: Path) -> None:
