@@ -293,7 +293,7 @@ def test_old_files(tmp_path: Path) -> None:
 # --- as torch.onnx.export writes them ------------------------------------------------------------------------
 
 
-def exported(network: Any, path: Path, dynamic: bool) -> Path:
+def exported(network: Any, path: Path, dynamic: bool, **options: Any) -> Path:
     """`network` for samples of (1, 6, 6), exported for one sample or for any number of them."""
     torch = pytest.importorskip("torch")
     file = io.BytesIO()
@@ -305,6 +305,7 @@ def exported(network: Any, path: Path, dynamic: bool) -> Path:
         opset_version=20,  # its newest
         input_names=["input"],
         dynamic_axes={"input": {0: "N"}} if dynamic else None,
+        **options,
     )
     return with_record(onnx.load_model_from_string(file.getvalue()), path)
 

@@ -16,7 +16,7 @@ from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.modelfile import load_model, save_model
 from pmeta.codegen.operators import Conv, Gemm, GroupNorm, MaxPool
-from tests.unit.test_onnx_graph import WAYS, assert_runs_alike, kinds, node, with_record
+from tests.unit.test_onnx_graph import WAYS, assert_runs_alike, exported, kinds, node, with_record
 
 pytestmark = pytest.mark.unit
 
@@ -363,3 +363,44 @@ def test_weights_of_other_dimensions_do_not_fit_one_row(shape: tuple[int, ...], 
     path = file(tmp_path / "m.onnx", [node("Conv", "x w", "d")], {"w": random(*shape)}, 12, (3, 4))
     with pytest.raises(ModelError):
         load_model(path)
+
+
+# --- as torch.onnx.export writes them ------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_network_of_pytorch(tmp_path: Path) -> None:
+    """Inverted residuals as in MobileNetV2, with statistics of their own, exported as they were built."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Network(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU6())
+            self.block = nn.Sequential(
+                *(nn.Conv2d(4, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6()),
+                *(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.ReLU6()),
+                *(nn.Conv2d(8, 4, 1, bias=False), nn.BatchNorm2d(4)),
+            )
+            self.norm, self.pool = nn.InstanceNorm2d(8, affine=True), nn.AdaptiveAvgPool2d(1)
+            self.last = nn.Sequential(nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, WAYS))
+
+        def forward(self, x: Any) -> Any:
+            x = self.stem(x)
+            return self.last(self.pool(self.norm(torch.cat([x, x + self.block(x)], 1)).relu()))
+
+    torch.manual_seed(0)
+    network = Network()
+    for parameter in network.parameters():  # the exporter would merge equal ones
+        nn.init.normal_(parameter, 0, 0.5)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    path = exported(network, tmp_path / "m.onnx", True, training=torch.onnx.TrainingMode.PRESERVE)
+    assert sum(node.op_type == "BatchNormalization" for node in onnx.load_model(path).graph.node) == 4
+    model = assert_runs_alike(path, batch=2)
+    block = ["Conv", "Clip", "Conv", "Clip", "Conv", "Add"]
+    last = ["GroupNorm", "Relu", "GlobalAveragePool", "Flatten", "GroupNorm", "Gemm"]
+    assert kinds(model) == ["Conv", "Clip", *block, "Concat", *last]
