@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Tests run side by side, one thread each; more of them only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples in every run, and no verdict about time: the machine may be busy.
 settings.register_profile("deterministic", derandomize=True, deadline=None)
 settings.load_profile("deterministic")
