@@ -78,7 +78,3 @@ class OnnxNode:
         if value is None or value.dtype != np.float32 or value.size != 1:
             raise self.unsupported(f"input {position} is not one constant number", "export with a constant float32")
         return float(value.item())
-
-    @property
-    def initializer_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return {name: value.shape for name, value in self.constants.items()}

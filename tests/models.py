@@ -91,7 +91,8 @@ def random_chain(rng: np.random.Generator) -> Model:
     if rng.random() < 0.1:
         chain = _Chain(rng, (int(rng.integers(1, 20)),))
     else:
-        chain = _Chain(rng, (_pick(rng, (1, 3, 5, 8)), *(int(n) for n in rng.integers(3, 13, 2))))
+        channels, height, width = _pick(rng, (1, 3, 5, 8)), *(int(n) for n in rng.integers(3, 13, 2))
+        chain = _Chain(rng, (channels, 1 if rng.random() < 0.1 else height, width))  # one row: a (C, L) sample
         for _ in range(int(rng.integers(1, 4))):
             _random_block(chain)
     _random_head(chain, ways)
@@ -350,11 +351,14 @@ def _random_head(chain: _Chain, ways: int) -> None:
             chain.add_max_pool(Window(*[tuple(min(2, n) for n in chain.current[1:])] * 2))
         chain.add_flatten()
     if chain.rng.random() < 0.3:
+        features = chain.position
         chain.add_gemm(_pick(chain.rng, (1, 7, 16)), bias=bool(chain.rng.random() < 0.5))
-        if chain.rng.random() < 0.3:
+        if chain.current[0] > 1 and chain.rng.random() < 0.3:
             chain.add_group_norm(1)
         if chain.rng.random() < 0.8:
             _random_activation(chain)
+        if chain.rng.random() < 0.4:
+            chain.add_concat(features)
     chain.add_gemm(ways, bias=bool(chain.rng.random() < 0.8))
 
 

@@ -40,7 +40,7 @@ class Concat(Node):
     def from_onnx(cls, node: OnnxNode) -> Concat:
         node.require({"axis": 1})
         for position, name in enumerate(node.inputs):
-            if name in node.initializer_shapes:
+            if name in node.constants:
                 raise node.unsupported(f"input {position} is a constant", "join activations only")
         return cls(node.name, node.inputs[0], node.outputs[0], node.inputs[1:])
 

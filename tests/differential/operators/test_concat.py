@@ -74,6 +74,6 @@ def test_only_activations_that_differ_in_channels_alone() -> None:
         with pytest.raises(ModelError, match=r"node 'concat': joins shapes \(2, 3, 3\), "):
             NODE.joined_shape([(2, 3, 3), other])
     with pytest.raises(UnsupportedError, match="input 1 is a constant"):
-        Concat.from_onnx(OnnxNode("Concat", "concat", ("a", "w"), ("y",), {"axis": 1}, {"w": (3,)}))
+        Concat.from_onnx(OnnxNode("Concat", "concat", ("a", "w"), ("y",), {"axis": 1}, {"w": np.zeros(3, np.float32)}))
     with pytest.raises(UnsupportedError, match="axis = 2 is not supported, only 1"):
         Concat.from_onnx(OnnxNode("Concat", "concat", ("a", "b"), ("y",), {"axis": 2}, {}))
