@@ -14,10 +14,10 @@ static int32_t first_inside(int32_t start, int32_t dilation)
     return (start >= 0) ? start : start + (-start + dilation - 1) / dilation * dilation;
 }
 
-/* One past the last of these positions, at most `size`. */
+/* Where these positions end, at most `size`. */
 static int32_t end_inside(int32_t start, int32_t dilation, int32_t taps, int32_t size)
 {
-    const int32_t end = start + (taps - 1) * dilation + 1;
+    const int32_t end = start + taps * dilation;
     return (end < size) ? end : size;
 }
 

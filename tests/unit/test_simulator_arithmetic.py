@@ -19,6 +19,7 @@ from pmeta.host.simulator.arithmetic import (
     sum_from_zero,
     sum_onto,
 )
+from pmeta.host.simulator.operators import sigmoid, tanh
 from tests.reference import scalar
 
 pytestmark = pytest.mark.unit
@@ -115,6 +116,21 @@ def test_exp_and_log_stay_within_the_documented_error() -> None:
     update(log, worst, log32(worst), np.log(worst.astype(np.float64)))
     assert 1.0 < exp.normal < 1.013 and 0.7 < exp.subnormal < 0.75 and exp.wrong_special == 0
     assert 0.8 < log.normal < 0.81 and log.wrong_special == 0
+
+
+def test_sigmoid_and_tanh_stay_within_the_documented_error() -> None:
+    def logistic(x: np.ndarray) -> np.ndarray:
+        return 1 / (1 + np.exp(-x))
+
+    every = 4099
+    worst = np.array([f("-0x1.b7fa08p+1"), f("0x1.43183ap-1"), f("-0x1.5d95dep+6")])  # that the benchmark found
+    found = {}
+    for name, function, exact in (("sigmoid", sigmoid.forward, logistic), ("tanh", tanh.forward, np.tanh)):
+        found[name] = sweep(function, exact, every, lambda _: None)
+        update(found[name], worst, function(worst), exact(worst.astype(np.float64)))
+    assert 2.2 < found["sigmoid"].normal < 2.3 and 0.7 < found["sigmoid"].subnormal < 0.75
+    assert 1.3 < found["tanh"].normal < 1.34
+    assert not any(errors.wrong_special for errors in found.values())
 
 
 def test_softmax_takes_the_first_maximum_and_ignores_a_later_nan() -> None:

@@ -50,6 +50,12 @@ def test_bit_patterns_from_all_over() -> None:
     assert_same_tanh(x, x[::-1].copy())
 
 
+def test_the_polynomial() -> None:
+    """So many that the last bit of every coefficient shows."""
+    x = np.linspace(-0.625, 0.625, 200_001, dtype=np.float32)
+    assert_same_tanh(x, x[::-1].copy())
+
+
 def test_it_is_odd_saturates_and_nan_passes() -> None:
     x = np.array([0.0, 1e-45, 1e-3, 0.625, 1, 9.5, 45, 2e38, np.inf], np.float32)
     y = tanh.forward(x)
