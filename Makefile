@@ -12,7 +12,7 @@ export PLATFORMIO_SETTING_CHECK_PLATFORMIO_INTERVAL := 99999
 # Tests run side by side: one thread each.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test test-fast test-slow bench-plan lint format clean setup-demo setup-dev
+.PHONY: help demo test test-fast test-slow fuzz bench-plan lint format clean setup-demo setup-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -20,7 +20,8 @@ help:
 	@echo "make test       linters and all tests but the slow ones"
 	@echo "make test-fast  unit tests only"
 	@echo "make test-slow  the tests that take more than a minute each"
-	@echo "make bench-plan  RAM of networks that others publish figures for, beside theirs"
+	@echo "make fuzz       2,000 random networks: simulator and compiled C, by bytes"
+	@echo "make bench-plan RAM of networks that others publish figures for, beside theirs"
 	@echo "make lint       ruff, mypy, import-linter, clang-format, templates"
 	@echo "make format     formats Python and C"
 	@echo "make clean      removes what was built; keeps .venv and runs/"
@@ -42,6 +43,9 @@ test-fast: setup-dev
 
 test-slow: setup-dev
 	@$(PYTHON) -m pytest -q -m slow
+
+fuzz: setup-dev
+	@$(PYTHON) -m tests.fuzz
 
 bench-plan: setup-dev
 	@$(PYTHON) -m benchmarks.plan
