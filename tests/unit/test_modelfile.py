@@ -20,6 +20,7 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.modelfile import RECORD_KEY, load_model, save_model
+from pmeta.host.simulator.sample_pass import decode
 from pmeta.host.simulator.simulator import Simulator
 from tests.models import random_4conv, random_chain, random_samples
 
@@ -73,15 +74,25 @@ def test_channel_wise_step_sizes_and_training_record_survive(model: Model, tmp_p
 
 
 def test_onnxruntime_computes_the_same_logits(model: Model, path: Path) -> None:
+    assert_runs_alike(model, path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_onnxruntime_computes_the_same_logits_of_random_chains(seed: int, tmp_path: Path) -> None:
+    model = random_chain(np.random.default_rng(seed))
+    save_model(model, tmp_path / "model.onnx")
+    assert_runs_alike(model, tmp_path / "model.onnx")
+
+
+def assert_runs_alike(model: Model, path: Path) -> None:
     samples, _ = random_samples(model, 0, 5)
-    encoding = model.adaptation.encoding
-    decoded = samples.astype(np.float32) * np.float32(encoding.scale[0]) + np.float32(encoding.offset[0])
+    decoded = np.stack([decode(sample, model.adaptation.encoding) for sample in samples])
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options)
     (logits,) = session.run(None, {model.graph.input: decoded})
     expected = np.stack([Simulator(model).predict(sample) for sample in samples])
-    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
 def edited(path: Path, change: Callable[[onnx.ModelProto], None]) -> Path:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.modelfile import OLDEST_OPSET, RECORD_KEY, load_model, save_model
-from pmeta.codegen.operators import OPERATORS, Flatten
+from pmeta.codegen.operators import OPERATORS, Clip, Flatten
 from pmeta.host.simulator.simulator import Simulator
 
 pytestmark = pytest.mark.unit
@@ -342,3 +342,31 @@ def test_flattening_in_pytorch(flatten: str, dynamic: bool, tmp_path: Path) -> N
     model = assert_runs_alike(exported(Network(), tmp_path / "m.onnx", dynamic))
     assert kinds(model) == ["Conv", "Relu", "MaxPool", "Flatten", "Gemm"]
     assert set(kinds(model)) <= set(OPERATORS)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:It is recommended that constant folding")
+@pytest.mark.parametrize("training", [False, True])
+def test_activations_and_averages_in_pytorch(training: bool, tmp_path: Path) -> None:
+    """The trained form of a Dropout is exported only where PyTorch is asked to keep it."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    network = nn.Sequential(
+        *(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU6(), nn.AvgPool2d(2, padding=1), nn.Dropout()),
+        *(nn.Conv2d(4, 6, 3), nn.Hardswish(), nn.AvgPool2d(2, 1, count_include_pad=False), nn.Hardtanh(-0.4, 0.3)),
+        *(nn.Sigmoid(), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, WAYS)),
+    )
+    torch.manual_seed(0)
+    if training:
+        path = exported(network, tmp_path / "m.onnx", True, training=torch.onnx.TrainingMode.TRAINING)
+        with pytest.raises(UnsupportedError, match=r"Dropout.*it drops elements, as in training"):
+            load_model(path)
+        return
+    model = assert_runs_alike(exported(network, tmp_path / "m.onnx", True))
+    assert kinds(model) == [
+        *("Conv", "Clip", "AveragePool", "Conv", "HardSwish", "AveragePool", "Clip"),
+        *("Sigmoid", "Tanh", "GlobalAveragePool", "Flatten", "Gemm"),
+    ]
+    assert [(node.min, node.max) for node in model.graph.nodes if isinstance(node, Clip)] == [
+        (0.0, 6.0),
+        (float(np.float32(-0.4)), float(np.float32(0.3))),
+    ]
