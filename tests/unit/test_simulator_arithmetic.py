@@ -123,13 +123,13 @@ def test_sigmoid_and_tanh_stay_within_the_documented_error() -> None:
         return 1 / (1 + np.exp(-x))
 
     every = 4099
-    worst = np.array([f("-0x1.b7fa08p+1"), f("0x1.43183ap-1"), f("-0x1.5d95dep+6")])  # that the benchmark found
+    worst = np.array([f("-0x1.0a111ap+2"), f("0x1.43183ap-1"), f("-0x1.601a64p+6")])  # that the benchmark found
     found = {}
     for name, function, exact in (("sigmoid", sigmoid.forward, logistic), ("tanh", tanh.forward, np.tanh)):
         found[name] = sweep(function, exact, every, lambda _: None)
         update(found[name], worst, function(worst), exact(worst.astype(np.float64)))
-    assert 2.2 < found["sigmoid"].normal < 2.3 and 0.7 < found["sigmoid"].subnormal < 0.75
-    assert 1.3 < found["tanh"].normal < 1.34
+    assert 2.4 < found["sigmoid"].normal < 2.402 and 0.7 < found["sigmoid"].subnormal < 0.75
+    assert 1.33 < found["tanh"].normal < 1.332
     assert not any(errors.wrong_special for errors in found.values())
 
 
