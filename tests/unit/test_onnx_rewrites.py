@@ -368,7 +368,7 @@ def test_weights_of_other_dimensions_do_not_fit_one_row(shape: tuple[int, ...], 
 # --- as torch.onnx.export writes them ------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore:Converting a tensor")
 def test_a_network_of_pytorch(tmp_path: Path) -> None:
     """Inverted residuals as in MobileNetV2, with statistics of their own, exported as they were built."""
     torch = pytest.importorskip("torch")
