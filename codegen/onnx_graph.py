@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import Constant, OnnxNode
-from pmeta.codegen.onnx_rewrites import FOLDS, REWRITES, over_one_row
+from pmeta.codegen.onnx_rewrites import FOLDS, REWRITES, over_one_row, unused_name
 from pmeta.codegen.operators import OPERATORS, Flatten
 
 MOST_SIZES = 64  # numbers in a tensor of sizes: more than any tensor has dimensions
@@ -77,7 +77,17 @@ class NodeReader:
     def _append(self, node: OnnxNode) -> None:
         if node.op_type not in OPERATORS:
             raise _not_supported(node)
-        self.nodes.append(OPERATORS[node.op_type].from_onnx(node))
+        self.nodes.append(OPERATORS[node.op_type].from_onnx(self._with_own_weights(node)))
+
+    def _with_own_weights(self, node: OnnxNode) -> OnnxNode:
+        """Constants that an earlier node reads as copies of this one's own: exporters merge weights that are equal."""
+        owned = {name for known in self.nodes for name in known.weight_names}
+        inputs = list(node.inputs)
+        for position, name in enumerate(inputs):
+            if name in self.constants and name in {*owned, *inputs[:position]}:
+                inputs[position] = unused_name(name, self.constants)
+                self.constants[inputs[position]] = self.constants[name]
+        return replace(node, inputs=tuple(inputs))
 
     def _rewritten(self, node: OnnxNode) -> OnnxNode:
         """`node` as an operator of the graph, if it is one in other words."""
