@@ -29,7 +29,7 @@ def shown(loss: float, queries: int = SAMPLES) -> str:
     console = Console(file=io.StringIO(), width=80)
     one, logits = task(queries), np.zeros(2, np.float32)
     result = TaskResult(one, ())
-    with TaskProgress(console, one) as progress:
+    with TaskProgress(console, one, brief=False) as progress:
         events = [
             *(QueryDone("before", index, logits) for index in range(queries)),
             *(SampleDone(1, index, logits, np.float32(loss)) for index in range(SAMPLES)),
