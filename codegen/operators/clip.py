@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape, Slicing, frozen_float32
+from pmeta.codegen.graph import Shape, frozen_float32
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators.activation import Activation
 from pmeta.codegen.plan.program import ShapeConstants
 
 if TYPE_CHECKING:
@@ -21,10 +22,8 @@ LARGEST = float(np.finfo(np.float32).max)  # ONNX's bounds where a file gives no
 
 
 @dataclass(frozen=True)
-class Clip(Node):
+class Clip(Activation):
     """y = min where x ≤ min, max where x ≥ max, else x (so NaN passes)."""
-
-    slicing: ClassVar[Slicing] = Slicing.MEMBER
 
     min: float = -LARGEST  # finite float32 values, min ≤ max
     max: float = LARGEST
@@ -36,9 +35,6 @@ class Clip(Node):
         if any(float(np.float32(bound)) != bound for bound in (self.min, self.max)):
             what = f"clips between {self.min} and {self.max}"
             raise ModelError(what, f"node '{self.name}'", "use float32 bounds")
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
 
     @classmethod
     def from_onnx(cls, node: OnnxNode) -> Clip:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from pmeta.codegen.graph import Node, Shape, Slicing
-from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.graph import Shape
+from pmeta.codegen.operators.activation import Activation
 from pmeta.codegen.plan.program import Buffer, Role
 
 if TYPE_CHECKING:
@@ -15,24 +15,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HardSwish(Node):
+class HardSwish(Activation):
     """y = 0 where x ≤ −3, x where x ≥ 3, else x·(x + 3)/6. The backward pass reads x."""
-
-    slicing: ClassVar[Slicing] = Slicing.MEMBER
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
 
     def forward_macs(self, input_shape: Shape) -> int:
         return prod(input_shape)
-
-    @classmethod
-    def from_onnx(cls, node: OnnxNode) -> HardSwish:
-        node.require({})
-        return cls(node.name, node.inputs[0], node.outputs[0])
-
-    def to_onnx(self) -> OnnxNode:
-        return OnnxNode("HardSwish", self.name, (self.input,), (self.output,), {}, {})
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         if low.needs_input_gradient:

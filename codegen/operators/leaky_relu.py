@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite, prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape, Slicing
+from pmeta.codegen.graph import Shape
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators.activation import Activation
 from pmeta.codegen.plan.program import ShapeConstants
 
 if TYPE_CHECKING:
@@ -19,19 +20,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LeakyRelu(Node):
+class LeakyRelu(Activation):
     """y = alpha·x where x ≤ 0, else x (so NaN passes)."""
-
-    slicing: ClassVar[Slicing] = Slicing.MEMBER
 
     alpha: float = float(np.float32(0.01))  # a finite float32 value
 
     def __post_init__(self) -> None:
         if not isfinite(self.alpha) or float(np.float32(self.alpha)) != self.alpha:
             raise ModelError(f"alpha = {self.alpha}", f"node '{self.name}'", "use a finite float32 value")
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
 
     def forward_macs(self, input_shape: Shape) -> int:
         return prod(input_shape)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from pmeta.codegen.graph import Node, Shape, Slicing
-from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators.activation import Activation
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
@@ -15,21 +14,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Relu(Node):
+class Relu(Activation):
     """y = +0 where x ≤ 0, else x (so NaN passes)."""
-
-    slicing: ClassVar[Slicing] = Slicing.MEMBER
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return input_shape
-
-    @classmethod
-    def from_onnx(cls, node: OnnxNode) -> Relu:
-        node.require({})
-        return cls(node.name, node.inputs[0], node.outputs[0])
-
-    def to_onnx(self) -> OnnxNode:
-        return OnnxNode("Relu", self.name, (self.input,), (self.output,), {}, {})
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         x = low.own(x)
