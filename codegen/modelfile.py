@@ -173,7 +173,9 @@ def _read_proto(path: Path) -> onnx.ModelProto:
             raise UnsupportedError("keeps weights in other files", str(path), "save it as one file")
         onnx.checker.check_model(proto)
     except DecodeError as error:
-        raise ModelError("is not an ONNX file", str(path), "pass a model.onnx, of pmeta-train or another exporter") from error
+        raise ModelError(
+            "is not an ONNX file", str(path), "pass the model.onnx of pmeta-train or another exporter"
+        ) from error
     except (onnx.checker.ValidationError, UnicodeDecodeError) as error:  # the latter where it cites no UTF-8
         reason = str(error).strip().splitlines()[0]
         raise ModelError(f"is not valid ONNX ({reason})", str(path), "export it again") from error
