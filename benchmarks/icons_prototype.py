@@ -23,11 +23,12 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
+from pmeta.codegen.networks import four_conv
 from pmeta.trainer.config import load_config
 from pmeta.trainer.datasets.icons import load_icons
 from pmeta.trainer.encoding import input_encoding
 from pmeta.trainer.evaluation import task_batch
-from pmeta.trainer.networks import Network, Tensors, four_conv, weight_tensors
+from pmeta.trainer.networks import Network, Tensors, weight_tensors
 from pmeta.trainer.objective import TaskBatch
 from pmeta.trainer.sampler import TaskSampler
 from pmeta.trainer.tasks import fixed_tasks

@@ -17,17 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model
-from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
-from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu, Window
+from pmeta.codegen.graph import Graph, frozen_float32
+from pmeta.codegen.networks import four_conv, three_conv
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Role
 from pmeta.codegen.project.c_source import ram_model, sample_bytes
 from pmeta.codegen.project.fit import firmware_ram
 from pmeta.codegen.report.occupancy import scenes
 
-SAME = Window((3, 3), pad_before=(1, 1), pad_after=(1, 1))
-HALVE = Window((2, 2), stride=(2, 2))
-EPSILON = float(np.float32(1e-5))
 EVERYTHING = "everything"
 
 
@@ -65,21 +62,20 @@ def main() -> None:
 def cases() -> tuple[Case, ...]:
     """The goals that docs/results.md reports."""
     upper = {"conv3", "norm3", "conv4", "norm4", "fc"}
-    large = (3, 84, 84)
     return (
         Case(
             "4Conv-32, 84×84×3; conv3, norm3, conv4, norm4, fc",
-            adapting(four_conv(large, 32, 8), upper, steps=5),
+            adapting(four_conv(), upper, steps=5),
             *(dynamic, "dynamic", 460_000, "p-Meta, Table 2: 1.04 MB, x̂ not counted"),
         ),
         Case(
             f"4Conv-32, 84×84×3; {EVERYTHING}",
-            adapting(four_conv(large, 32, 8), None, steps=5),
+            adapting(four_conv(), None, steps=5),
             *(dynamic, "dynamic", 850_000, "MAML, Table 2: 2.06 MB"),
         ),
         Case(
             "4Conv-32, 28×28×1; conv4, norm4, fc",
-            adapting(four_conv((1, 28, 28), 32, 8), {"conv4", "norm4", "fc"}, steps=3),
+            adapting(four_conv((1, 28, 28)), {"conv4", "norm4", "fc"}, steps=3),
             *(firmware_ram, "whole firmware", 124_000, "an STM32F405 has 131,072"),
         ),
         Case(
@@ -117,49 +113,6 @@ def adapting(graph: Graph, learning: Collection[str] | None, steps: int) -> Mode
         encoding=InputEncoding("uint8", (2.0**-7,) * channels, (-1.0,) * channels),
     )
     return Model(graph, adaptation)
-
-
-def four_conv(shape: Shape, width: int, groups: int) -> Graph:
-    """The paper's 4Conv, with weights of zero: only their sizes matter here."""
-    nodes: list[Node] = []
-    source = "x"
-    for n in range(1, 5):
-        nodes += [
-            Conv(f"conv{n}", source, f"c{n}", f"conv{n}.weight", None, width, SAME),
-            GroupNorm(f"norm{n}", f"c{n}", f"n{n}", f"norm{n}.weight", f"norm{n}.bias", groups, EPSILON),
-            Relu(f"relu{n}", f"n{n}", f"r{n}"),
-            MaxPool(f"pool{n}", f"r{n}", f"p{n}", HALVE),
-        ]
-        source = f"p{n}"
-    nodes += [Flatten("flatten", source, "f"), Gemm("fc", "f", "logits", "fc.weight", "fc.bias", 5)]
-    return with_zero_weights("4conv", shape, nodes)
-
-
-def three_conv() -> Graph:
-    """Three convolutions of 16 filters with bias, ReLU, max-pool after the first two; a classifier of five."""
-    nodes: list[Node] = []
-    source = "x"
-    for n in range(1, 4):
-        nodes += [
-            Conv(f"conv{n}", source, f"c{n}", f"conv{n}.weight", f"conv{n}.bias", 16, SAME),
-            Relu(f"relu{n}", f"c{n}", f"r{n}"),
-        ]
-        source = f"r{n}"
-        if n < 3:
-            nodes.append(MaxPool(f"pool{n}", source, f"p{n}", HALVE))
-            source = f"p{n}"
-    nodes += [Flatten("flatten", source, "f"), Gemm("fc", "f", "logits", "fc.weight", "fc.bias", 5)]
-    return with_zero_weights("3conv", (1, 28, 28), nodes)
-
-
-def with_zero_weights(name: str, shape: Shape, nodes: list[Node]) -> Graph:
-    weights: dict[str, Float32Array] = {}
-    current = shape
-    for node in nodes:
-        for weight, size in zip(node.weight_names, node.weight_shapes(current), strict=True):
-            weights[weight] = frozen_float32(np.zeros(size))
-        current = node.output_shape(current)
-    return Graph(name, "x", shape, tuple(nodes), weights)
 
 
 if __name__ == "__main__":

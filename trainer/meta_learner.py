@@ -13,11 +13,12 @@ from torch.utils._pytree import tree_leaves
 
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.graph import Graph, Shape
+from pmeta.codegen.networks import four_conv
 from pmeta.trainer.attention import initial_module
 from pmeta.trainer.captured import Captured
 from pmeta.trainer.config import Config
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
-from pmeta.trainer.networks import Network, convolution_for, four_conv, weight_tensors
+from pmeta.trainer.networks import Network, convolution_for, weight_tensors
 from pmeta.trainer.objective import TaskBatch, memory_shares, meta_gradient, multi_step_weights
 
 

@@ -1,14 +1,14 @@
-"""Network descriptions (`pmeta.codegen.graph.Graph`) and their PyTorch interpretation.
+"""A network in PyTorch.
 
-There is one description of a network, the graph that is exported. `Network` interprets it with weights given as a
-dict of tensors, so the same code serves the meta-trained weights, the adapted ones, and any vmap over tasks.
+There is one description of a network, the graph that is exported (`pmeta.codegen.networks` has the paper's).
+`Network` interprets it with weights given as a dict of tensors, so the same code serves the meta-trained weights, the
+adapted ones, and any vmap over tasks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 import torch
@@ -16,65 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmeta.codegen.errors import UnsupportedError
-from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
+from pmeta.codegen.graph import Graph, Node
 from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu, Window
 from pmeta.trainer.convolution import CONVOLUTIONS
 
 Tensors = dict[str, Tensor]
-GROUP_NORM_EPSILON = float(np.float32(1e-5))
-
-
-# --- descriptions --------------------------------------------------------------------------------------------
-
-
-def four_conv(
-    input_shape: Shape, ways: int, width: int, groups: int, rng: np.random.Generator, blocks: int = 4
-) -> Graph:
-    """The paper's 4Conv: `blocks` times conv 3x3 → GroupNorm → ReLU → max-pool 2x2, then a linear classifier.
-
-    Weights are drawn from He-uniform (conv) and a uniform distribution of bound 1/sqrt(inputs) (classifier); norms
-    start as the identity, biases at zero.
-    """
-    same = Window((3, 3), pad_before=(1, 1), pad_after=(1, 1))
-    halve = Window((2, 2), stride=(2, 2))
-    nodes: list[Node] = []
-    weights: dict[str, Float32Array] = {}
-    current, (channels, height, columns) = "input", input_shape
-
-    def append(node: Node) -> None:
-        nonlocal current
-        nodes.append(node)
-        current = node.output
-
-    for i in range(1, blocks + 1):
-        conv = f"conv{i}"
-        append(Conv(conv, current, f"{conv}.out", f"{conv}.weight", None, width, same))
-        weights[f"{conv}.weight"] = _uniform(rng, (width, channels, 3, 3), sqrt(6.0 / (9 * channels)))
-        norm = f"norm{i}"
-        append(GroupNorm(norm, current, f"{norm}.out", f"{norm}.weight", f"{norm}.bias", groups, GROUP_NORM_EPSILON))
-        weights[f"{norm}.weight"] = frozen_float32(np.ones(width))
-        weights[f"{norm}.bias"] = frozen_float32(np.zeros(width))
-        append(Relu(f"relu{i}", current, f"relu{i}.out"))
-        append(MaxPool(f"pool{i}", current, f"pool{i}.out", halve))
-        channels, height, columns = width, height // 2, columns // 2
-    append(Flatten("flatten", current, "flatten.out"))
-    features = channels * height * columns
-    append(Gemm("fc", current, "logits", "fc.weight", "fc.bias", ways))
-    weights["fc.weight"] = _uniform(rng, (ways, features), 1.0 / sqrt(max(features, 1)))
-    weights["fc.bias"] = frozen_float32(np.zeros(ways))
-    return Graph("4conv", "input", input_shape, tuple(nodes), weights)
-
-
-def _uniform(rng: np.random.Generator, shape: Shape, bound: float) -> Float32Array:
-    return frozen_float32(rng.uniform(-bound, bound, shape))
 
 
 def weight_tensors(graph: Graph, device: torch.device | str = "cpu") -> Tensors:
     """The graph's weights as float32 tensors on `device`, by name."""
     return {name: torch.from_numpy(np.array(array)).to(device) for name, array in graph.weights.items()}
-
-
-# --- interpretation ------------------------------------------------------------------------------------------
 
 
 def convolution_for(device: torch.device, choice: str = "auto") -> str:

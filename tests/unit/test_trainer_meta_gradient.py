@@ -13,10 +13,11 @@ from torch import Tensor  # noqa: E402
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 from pmeta.codegen.graph import Graph  # noqa: E402
+from pmeta.codegen.networks import four_conv  # noqa: E402
 from pmeta.codegen.operators import Conv, Gemm, GroupNorm  # noqa: E402
 from pmeta.trainer.attention import initial_module  # noqa: E402
 from pmeta.trainer.inner_loop import InnerLoop  # noqa: E402
-from pmeta.trainer.networks import Network, four_conv, weight_tensors  # noqa: E402
+from pmeta.trainer.networks import Network, weight_tensors  # noqa: E402
 from pmeta.trainer.objective import TaskBatch, accuracies, meta_gradient  # noqa: E402
 
 pytestmark = pytest.mark.unit
