@@ -1,8 +1,9 @@
-"""Conv, as docs/numerics.md orders its sums. Loops run over terms; each of their steps treats whole maps."""
+"""Conv, as docs/numerics.md orders its sums. Loops run over terms; each of their steps treats many sums at once."""
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from pmeta.codegen.adaptation import UpdatedPart
 from pmeta.codegen.graph import Float32Array, Shape
@@ -16,7 +17,10 @@ from pmeta.host.simulator.operators.operator import (
     bias_contribution,
     weight_contribution,
 )
-from pmeta.host.simulator.operators.taps import taps_inside
+from pmeta.host.simulator.operators.taps import Size, taps_inside
+
+FEW_SUMS = 64  # pairs of filter and channel; with fewer, a step per pixel costs more than what it computes
+CACHED_SUMS = 1 << 14
 
 
 def forward(x: Float32Array, w: Float32Array, b: Float32Array | None, window: Window, groups: int = 1) -> Float32Array:
@@ -54,6 +58,12 @@ def weight_gradient(gy: Float32Array, x: Float32Array, window: Window, groups: i
     if groups > 1:
         parts = zip(np.split(gy, groups), np.split(x, groups), strict=True)
         return np.concatenate([weight_gradient(*part, window) for part in parts])
+    sums = _few_sums if gy.shape[0] * x.shape[0] < FEW_SUMS else _many_sums
+    return sums(gy, x, window)
+
+
+def _few_sums(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array:
+    """`weight_gradient` with all pixels of one tap at once."""
     filters, channels = gy.shape[0], x.shape[0]
     d = np.zeros((filters, channels, *window.kernel), np.float32)
     for tap in taps_inside(window, x.shape[1:], gy.shape[1:]):
@@ -61,6 +71,37 @@ def weight_gradient(gy: Float32Array, x: Float32Array, window: Window, groups: i
         read = x[:, *tap.inputs].reshape(1, channels, -1)
         d[:, :, tap.row, tap.column] = sum_from_zero(pixels * read)
     return d
+
+
+def _many_sums(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array:
+    """`weight_gradient` pixel by pixel, for as many sums at once as the processor's cache holds."""
+    filters, pixels = gy.shape[0], gy[0].size
+    reads, inside = _reads(x, window, gy.shape[1:])
+    whole: npt.NDArray[np.bool_] = inside.all(axis=1)
+    gradients = np.ascontiguousarray(gy.reshape(filters, pixels).T)
+    d = np.zeros((filters, reads.shape[1]), np.float32)
+    block = max(1, CACHED_SUMS // reads.shape[1])
+    for first in range(0, filters, block):
+        part = d[first : first + block]
+        terms = np.empty_like(part)
+        for pixel in range(pixels):
+            np.multiply(gradients[pixel, first : first + block, None], reads[pixel], out=terms)
+            if whole[pixel]:
+                part += terms
+            else:
+                np.add(part, terms, out=part, where=inside[pixel])
+    return d.reshape(filters, x.shape[0], *window.kernel)
+
+
+def _reads(x: Float32Array, window: Window, size: Size) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
+    """What each output pixel reads of x (C, H, W), and which of it lies inside: both (pixels, C·kernel_h·kernel_w)."""
+    reads = np.zeros((*size, x.shape[0], *window.kernel), np.float32)
+    inside = np.zeros(reads.shape, bool)
+    for tap in taps_inside(window, x.shape[1:], size):
+        reads[*tap.outputs, :, tap.row, tap.column] = np.moveaxis(x[:, *tap.inputs], 0, -1)
+        inside[*tap.outputs, :, tap.row, tap.column] = True
+    pixels = size[0] * size[1]
+    return reads.reshape(pixels, -1), inside.reshape(pixels, -1)
 
 
 class ConvOperator(LayerOperator[Conv, Float32Array]):

@@ -71,6 +71,18 @@ def test_forward(
 
 
 @examples
+@given(generators, windows(), channel_counts, channel_counts, flavours)
+def test_few_and_many_sums_of_the_weight_gradient(
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], channels: int, filters: int, flavour: str
+) -> None:
+    """The simulator's two ways to go through the pixels, of which large layers take the second."""
+    window, size = window_and_size
+    x = values(rng, channels, *size, flavour=flavour)
+    gy = values(rng, filters, *window.output_size(size, "conv"), flavour=flavour)
+    assert_same(conv._many_sums(gy, x, window), conv._few_sums(gy, x, window))
+
+
+@examples
 @given(generators, windows(), counts, st.booleans())
 def test_forward_of_an_encoded_sample(
     rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, has_bias: bool
