@@ -97,11 +97,12 @@ class Manifest:
         return cls.from_json(data, str(path))
 
 
-def firmware_id(library: Mapping[str, str]) -> str:
+def firmware_id(library: Mapping[str, str | bytes]) -> str:
     """32 hex digits that name what the firmware computes, from the library's sources; the same for every board."""
     digest = hashlib.sha256(str(MANIFEST_SCHEMA).encode())
-    for name, text in sorted(library.items()):
-        digest.update(f"{name} {len(text)}\n{text}".encode())
+    for name, content in sorted(library.items()):
+        digest.update(f"{name} {len(content)}\n".encode())
+        digest.update(content if isinstance(content, bytes) else content.encode())
     return digest.hexdigest()[:32]
 
 

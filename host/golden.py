@@ -12,10 +12,13 @@ from pmeta.host.simulator.simulator import Simulator
 
 
 def answer(model: Model, task: GoldenTask, tensors: tuple[str, ...]) -> GoldenAnswers:
-    """Adapt to the task; `tensors` names the learned tensors in the order of their numbers."""
+    """Adapt to the task, if it has support samples, and predict.
+
+    `tensors` names the learned tensors in the order of their numbers.
+    """
     simulator = Simulator(model)
     logits, losses, crcs = [], [], []
-    for _ in range(model.adaptation.steps):
+    for _ in range(model.adaptation.steps if task.support else 0):
         results = [
             simulator.adapt_sample(_sample(model, raw), label)
             for raw, label in zip(task.support, task.labels, strict=True)

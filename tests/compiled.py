@@ -26,7 +26,7 @@ from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.project.c_source import Title, library_sources, sample_bytes, state_bytes
 from pmeta.codegen.project.templates import files_in
 
-MODEL_SOURCES = ("pmeta_model.c", "pmeta_plan.c", "pmeta_weights.c")  # the other files are the kernels'
+MODEL_SOURCES = ("pmeta_model.c", "pmeta_plan.c", "pmeta_weights.c", "pmeta_weights.S")  # the others are the kernels'
 TITLE = Title(title="test", command="pmeta-gen --board native", model_sha256="0" * 64, firmware_id="5a" * 16)
 
 
@@ -38,11 +38,11 @@ def compiler() -> str:
 
 
 def write_library(plan: Plan, folder: Path) -> list[Path]:
-    """Write lib/pmeta_model/src into `folder`; returns the C files."""
+    """Write lib/pmeta_model/src into `folder`; returns the files to compile."""
     sources = library_sources(plan, TITLE)
-    for name, text in sources.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    return sorted(folder / name for name in sources if name.endswith(".c"))
+    for name, content in sources.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return sorted(folder / name for name in sources if name.endswith((".c", ".S")))
 
 
 @functools.cache
@@ -71,13 +71,13 @@ class CompiledModel:
         """`edit_plan` changes the text of pmeta_plan.c before it is compiled: to break it on purpose."""
         self.model = model
         self.plan = make_plan(model, strategies)
-        write_library(self.plan, folder)
+        own = [str(path) for path in write_library(self.plan, folder) if path.name in MODEL_SOURCES]
         if edit_plan is not None:
             source = folder / "pmeta_plan.c"
             source.write_text(edit_plan(source.read_text(encoding="utf-8")), encoding="utf-8")
         library = folder / "libpmeta_model.so"
-        own = [str(folder / name) for name in MODEL_SOURCES]
-        command = [compiler(), *COMPILE_FLAGS, "-fPIC", "-shared", "-o", str(library), *own, *kernel_objects()]
+        flags = [*COMPILE_FLAGS, f"-I{folder}", "-fPIC", "-shared"]
+        command = [compiler(), *flags, "-o", str(library), *own, *kernel_objects()]
         subprocess.run(command, check=True)
         self._load(library)
 

@@ -8,19 +8,15 @@ from itertools import groupby
 from math import prod
 from typing import Any
 
-import numpy as np
-
-from pmeta.codegen.adaptation import AttentionModule
-from pmeta.codegen.graph import Float32Array, Node
 from pmeta.codegen.manifest import NUMERICS
 from pmeta.codegen.modelfile import ATTENTION_PARTS
 from pmeta.codegen.plan.lowering import SLICE
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan, PlannedWeight
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role
+from pmeta.codegen.project.constants import attention_modules, constant_files, hex_float, shape_text
 from pmeta.codegen.project.kernel_files import headers_of, kernel_files
 from pmeta.codegen.project.templates import render, template_text
 
-FLOATS_PER_ROW = 6
 LINE_WIDTH = 112  # of the statements in pmeta_plan.c, without their indentation
 
 
@@ -34,36 +30,27 @@ class Title:
     firmware_id: str
 
 
-def hex_float(value: float) -> str:
-    """A float32 as an exact C literal; the shortest hexadecimal form."""
-    value = float(np.float32(value))
-    if value != value or value in (float("inf"), float("-inf")):
-        raise AssertionError("constants are finite")
-    mantissa, exponent = value.hex().split("p")
-    if "." in mantissa:
-        mantissa = mantissa.rstrip("0").rstrip(".")
-    return f"{mantissa}p{exponent}f"
-
-
 def comment_text(text: str) -> str:
     """Text from outside, harmless inside a C comment."""
     return "".join(c if c.isalnum() or c in " _.,:;()[]+-=<>" else "_" for c in text)[:120]
 
 
-def library_sources(plan: Plan, title: Title) -> dict[str, str]:
-    """File name -> text of lib/pmeta_model/src."""
+def library_sources(plan: Plan, title: Title) -> dict[str, str | bytes]:
+    """File name -> content of lib/pmeta_model/src."""
+    return {**library_code(plan, title), **constant_files(plan, title.title, title.model_sha256)}
+
+
+def library_code(plan: Plan, title: Title) -> dict[str, str]:
+    """The part of `library_sources` that is no constants."""
     common: dict[str, Any] = {"title": title.title, "command": title.command, "model_sha256": title.model_sha256}
     called = (call.function for program in (*plan.adapt, plan.predict) for call in program.calls)
     headers = headers_of(name.rsplit(" ", 1)[-1] for name in called)
-    arrays = list(_arrays(plan))
     return {
         **kernel_files(headers),
         "pmeta_model.h": render("model/pmeta_model.h.j2", **common, **_header_values(plan)),
         "pmeta_model.c": template_text("model/pmeta_model.c"),
         "pmeta_plan.h": render("model/pmeta_plan.h.j2", **common, **_plan_header_values(plan)),
         "pmeta_plan.c": render("model/pmeta_plan.c.j2", **common, **_plan_values(plan, title, headers)),
-        "pmeta_weights.h": render("model/pmeta_weights.h.j2", **common, arrays=arrays),
-        "pmeta_weights.c": render("model/pmeta_weights.c.j2", **common, arrays=arrays),
     }
 
 
@@ -88,7 +75,7 @@ def _header_values(plan: Plan) -> dict[str, Any]:
         "numerics": NUMERICS,
         "ram_model": ram_model(plan),
         "sample_bytes": sample_bytes(plan),
-        "sample_layout": f"{adaptation.encoding.kind} {_shape(plan.graph.input_shape)}, row-major",
+        "sample_layout": f"{adaptation.encoding.kind} {shape_text(plan.graph.input_shape)}, row-major",
         "ways": adaptation.ways,
         "steps": adaptation.steps,
         "tensors": plan.learned,
@@ -121,7 +108,7 @@ def _tensor(plan: Plan, weight: PlannedWeight) -> dict[str, Any]:
     return {
         "identifier": plan.names[weight.name],
         "count": prod(weight.weight.shape),
-        "shape": _shape(weight.weight.shape),
+        "shape": shape_text(weight.weight.shape),
         "first_step": weight.steps[0],
         "weight_offset": plan.offset("", weight.weight.name),
         "gradient_offset": plan.offset("", own_gradient.name),
@@ -146,16 +133,6 @@ def _shape_constants(plan: Plan) -> Iterator[dict[str, Any]]:
         yield {"declaration": f"{constant.value.struct} {constant.name}", "fields": fields}
 
 
-def attention_modules(plan: Plan) -> Iterator[tuple[str, Node, str, AttentionModule]]:
-    """(C name, layer, direction, module) of the attention modules that some program calls."""
-    used = {argument for program in plan.adapt for call in program.calls for argument in call.arguments}
-    for layer in plan.graph.layers:
-        for direction in ("fw", "bw"):
-            name = f"{plan.names[layer.name]}_attention_{direction}"
-            if f"&{name}" in used:
-                yield name, layer, direction, getattr(plan.model.adaptation.attention[layer.name], direction)
-
-
 def _attention_constants(plan: Plan) -> Iterator[dict[str, Any]]:
     adaptation = plan.model.adaptation
     for name, layer, direction, module in attention_modules(plan):
@@ -171,21 +148,6 @@ def _input_constants(plan: Plan) -> Iterator[dict[str, Any]]:
     tables = (("input_scale", encoding.scale), ("input_offset", encoding.offset)) if encoding.kind == "uint8" else ()
     for name, values in tables:
         yield {"declaration": f"float {name}[{len(values)}]", "fields": [hex_float(value) for value in values]}
-
-
-def _arrays(plan: Plan) -> Iterator[dict[str, Any]]:
-    """All constant arrays: weights, then the attention modules in use."""
-    for name, array in plan.graph.weights.items():
-        yield _array(plan.names[name], array)
-    for name, _, _, module in attention_modules(plan):
-        for part in ATTENTION_PARTS:
-            yield _array(f"{name}_{part}", getattr(module, part))
-
-
-def _array(identifier: str, array: Float32Array) -> dict[str, Any]:
-    literals = [hex_float(float(value)) for value in array.ravel()]
-    rows = [", ".join(literals[n : n + FLOATS_PER_ROW]) for n in range(0, len(literals), FLOATS_PER_ROW)]
-    return {"identifier": identifier, "count": array.size, "shape": _shape(array.shape), "rows": rows}
 
 
 def _program(plan: Plan, program: Program) -> dict[str, Any]:
@@ -214,7 +176,7 @@ def _local(plan: Plan, program: Program, buffer: Buffer) -> dict[str, str]:
         value = f"pmeta_gradient(tensor_{buffer.name.removesuffix('_grad')})"
     else:
         value = f"at({plan.offset(program.name, buffer.name)}u)"
-    comment = f"{_shape(buffer.shape)} {buffer.role.value}"
+    comment = f"{shape_text(buffer.shape)} {buffer.role.value}"
     return {"declaration": f"{buffer.ctype} *const {buffer.name} = {value};", "comment": comment}
 
 
@@ -259,8 +221,3 @@ def _wrapped(start: str, arguments: Sequence[str]) -> list[str]:
             line = " " * len(start)
         line += text if line.endswith("(") or not line.strip() else f" {text}"
     return [*lines, line]
-
-
-def _shape(shape: Sequence[int]) -> str:
-    """(16, 28, 28); a vector as (16,)."""
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"

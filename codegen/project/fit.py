@@ -11,11 +11,13 @@ from pmeta.codegen.errors import FitError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.manifest import StaticObject
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan, make_plan
-from pmeta.codegen.project.c_source import attention_modules, sample_bytes
+from pmeta.codegen.project.c_source import sample_bytes
+from pmeta.codegen.project.constants import constant_bytes
 from pmeta.codegen.project.link_size import link_state_bytes
 from pmeta.codegen.project.platformio import STACK_BYTES
 
-MAX_CONSTANT_BYTES = 32 << 20  # above any microcontroller's flash; as C text four times as long
+MAX_CONSTANT_BYTES = 256 << 20  # above any microcontroller's flash
+MAX_ARENA_BYTES = (1 << 31) - 1  # offsets are 32 bits wide
 
 
 def statics(plan: Plan) -> tuple[StaticObject, ...]:
@@ -34,18 +36,14 @@ def firmware_ram(plan: Plan) -> int:
     return sum(static.bytes for static in statics(plan))
 
 
-def constant_bytes(plan: Plan) -> int:
-    """Flash for the weights and the attention modules in use; code comes on top."""
-    modules = [module for _, _, _, module in attention_modules(plan)]
-    arrays = [array for module in modules for array in (module.w1, module.b1, module.w2, module.b2)]
-    return sum(array.nbytes for array in (*plan.graph.weights.values(), *arrays))
-
-
 def check_fit(plan: Plan, boards: Sequence[Board]) -> None:
-    """Raise FitError for the first board that is too small, or where the constants are too large to be written as C."""
+    """Raise FitError for the first board that is too small, or where no computer could hold the network."""
     if constant_bytes(plan) > MAX_CONSTANT_BYTES:
         what = f"the weights take {constant_bytes(plan):,} bytes, at most {MAX_CONSTANT_BYTES:,} can be generated"
         raise FitError(what, f"model '{plan.graph.name}'", "use a smaller network")
+    if plan.arena_bytes > MAX_ARENA_BYTES:
+        what = f"needs an arena of {plan.arena_bytes:,} bytes, at most {MAX_ARENA_BYTES:,} are possible"
+        raise FitError(what, f"model '{plan.graph.name}'", "let fewer layers learn, or use a smaller network")
     for board in boards:
         if board.kind == "native":
             continue

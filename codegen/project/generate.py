@@ -17,9 +17,10 @@ from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest, firmware_id
 from pmeta.codegen.modelfile import load_model, load_network, model_bytes
 from pmeta.codegen.plan.plan import Plan, make_plan
-from pmeta.codegen.project.c_source import Title, comment_text, library_sources, sample_bytes
+from pmeta.codegen.project.c_source import Title, comment_text, library_code, sample_bytes
+from pmeta.codegen.project.constants import constant_files
 from pmeta.codegen.project.fit import check_fit, statics
-from pmeta.codegen.project.golden import find_reference, golden_values
+from pmeta.codegen.project.golden import find_reference, golden_samples, golden_values
 from pmeta.codegen.project.link_size import LINK_MAX_PAYLOAD, link_state_bytes
 from pmeta.codegen.project.platformio import platformio_files
 from pmeta.codegen.project.templates import files_in, render, template_text
@@ -51,10 +52,13 @@ def generate(model_path: Path, board_names: Sequence[str], own: OwnAdaptation | 
     command = " ".join(
         ["pmeta-gen model.onnx", *(f"--board {board.name}" for board in boards), *(own.arguments if own else ())]
     )
-    manifest = _manifest(plan, hashlib.sha256(model_file).hexdigest(), command, boards)
+    model_sha256 = hashlib.sha256(model_file).hexdigest()
+    constants = constant_files(plan, comment_text(model.graph.name), model_sha256)
+    manifest = _manifest(plan, constants, model_sha256, command, boards)
     title = Title(comment_text(model.graph.name), manifest.command, manifest.model_sha256, manifest.firmware_id)
     files: dict[str, str | bytes] = {**platformio_files([board.name for board in boards])}
-    files.update({f"lib/pmeta_model/src/{name}": text for name, text in library_sources(plan, title).items()})
+    library = {**library_code(plan, title), **constants}
+    files.update({f"lib/pmeta_model/src/{name}": content for name, content in library.items()})
     files["lib/pmeta_model/library.json"] = render("project/library.json.j2", title=title.title)
     files.update(_link_files(plan))
     files.update(_golden_files(plan, title))
@@ -136,12 +140,14 @@ def _move(source: Path, target: Path, moves: list[tuple[Path, Path]]) -> None:
     moves.append((source, target))
 
 
-def _manifest(plan: Plan, model_sha256: str, command: str, boards: Sequence[Board]) -> Manifest:
+def _manifest(
+    plan: Plan, constants: Mapping[str, str | bytes], model_sha256: str, command: str, boards: Sequence[Board]
+) -> Manifest:
     adaptation = plan.model.adaptation
     # The id stands in the sources and follows from them: as they are without it, and without the boards.
     anonymous = Title(comment_text(plan.model.graph.name), command="", model_sha256=model_sha256, firmware_id="00" * 16)
     return Manifest(
-        firmware_id=firmware_id(library_sources(plan, anonymous)),
+        firmware_id=firmware_id({**library_code(plan, anonymous), **constants}),
         model_sha256=model_sha256,
         command=command,
         numerics=NUMERICS,
@@ -164,6 +170,6 @@ def _link_files(plan: Plan) -> dict[str, str]:
 
 def _golden_files(plan: Plan, title: Title) -> dict[str, str]:
     tensors = tuple(weight.name for weight in plan.learned)
-    values = golden_values(plan.model, tensors, find_reference())
+    values = golden_values(plan.model, tensors, find_reference(), golden_samples(plan))
     header = render("project/golden.h.j2", title=title.title, model_sha256=title.model_sha256, **values)
     return {"test/test_golden/golden.h": header, "test/test_golden/test_main.c": template_text("project/test_main.c")}

@@ -15,9 +15,12 @@ import numpy as np
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import BuildError
+from pmeta.codegen.plan.plan import Plan
+from pmeta.codegen.report.macs import program_macs
 
 ENTRY_POINT_GROUP = "pmeta.reference"
 SUPPORT_SAMPLES = 3
+MAX_MACS = 500_000_000  # of all steps over all support samples: half a second in the simulator, seconds on a board
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,23 @@ class GoldenAnswers:
 Reference = Callable[[Model, GoldenTask, tuple[str, ...]], GoldenAnswers]
 
 
-def golden_task(model: Model) -> GoldenTask:
+def golden_samples(plan: Plan) -> int:
+    """Support samples to adapt to: SUPPORT_SAMPLES, or as many as MAX_MACS allows; with 0, a query is all there is."""
+    macs = sum(program_macs(plan, plan.program(step)) for step in range(1, plan.model.adaptation.steps + 1))
+    return min(SUPPORT_SAMPLES, MAX_MACS // max(macs, 1))
+
+
+def golden_task(model: Model, samples: int = SUPPORT_SAMPLES) -> GoldenTask:
     """The same samples for every model of the same input shape."""
     rng = np.random.default_rng(0)
     encoding = model.adaptation.encoding
-    shape = (SUPPORT_SAMPLES + 1, *model.graph.input_shape)
+    shape = (samples + 1, *model.graph.input_shape)
     if encoding.kind == "uint8":
-        samples = [sample.tobytes() for sample in rng.integers(0, 256, shape, dtype=np.uint8)]
+        encoded = [sample.tobytes() for sample in rng.integers(0, 256, shape, dtype=np.uint8)]
     else:
-        samples = [sample.astype("<f4").tobytes() for sample in rng.normal(size=shape)]
-    labels = tuple(index % model.adaptation.ways for index in range(SUPPORT_SAMPLES))
-    return GoldenTask(tuple(samples[:-1]), labels, samples[-1])
+        encoded = [sample.astype("<f4").tobytes() for sample in rng.normal(size=shape)]
+    labels = tuple(index % model.adaptation.ways for index in range(samples))
+    return GoldenTask(tuple(encoded[:-1]), labels, encoded[-1])
 
 
 def find_reference() -> Reference:
@@ -67,14 +76,19 @@ def find_reference() -> Reference:
     )
 
 
-def golden_values(model: Model, tensors: tuple[str, ...], reference: Reference) -> dict[str, Any]:
+def golden_values(
+    model: Model, tensors: tuple[str, ...], reference: Reference, samples: int = SUPPORT_SAMPLES
+) -> dict[str, Any]:
     """Values for golden.h.j2: input and the reference's answers."""
-    task = golden_task(model)
+    task = golden_task(model, samples)
     answers = reference(model, task, tensors)
     ways, steps = model.adaptation.ways, model.adaptation.steps
     arrays = [
-        _bytes_array(f"golden_support[GOLDEN_SAMPLES][{len(task.query)}]", task.support),
         _bytes_array(f"golden_query[{len(task.query)}]", (task.query,), nested=False),
+        _words_array(f"golden_query_logits[{ways}]", _words(answers.query_logits)),
+    ]
+    adaptation_arrays = [
+        _bytes_array(f"golden_support[GOLDEN_SAMPLES][{len(task.query)}]", task.support),
         _words_array(
             f"golden_logits[{steps}][GOLDEN_SAMPLES][{ways}]", [[_words(raw) for raw in row] for row in answers.logits]
         ),
@@ -82,8 +96,9 @@ def golden_values(model: Model, tensors: tuple[str, ...], reference: Reference) 
             f"golden_losses[{steps}][GOLDEN_SAMPLES]", [[_words(raw)[0] for raw in row] for row in answers.losses]
         ),
         _words_array(f"golden_tensor_crcs[{steps}][{len(tensors)}]", [list(row) for row in answers.tensor_crcs]),
-        _words_array(f"golden_query_logits[{ways}]", _words(answers.query_logits)),
     ]
+    if task.support:
+        arrays += adaptation_arrays
     return {"samples": len(task.support), "labels": [f"{label}u" for label in task.labels], "arrays": arrays}
 
 

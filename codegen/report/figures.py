@@ -12,7 +12,7 @@ from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.plan.program import Buffer, Call, Program, whole
-from pmeta.codegen.project.c_source import attention_modules
+from pmeta.codegen.project.constants import attention_modules
 from pmeta.codegen.report.macs import program_macs
 from pmeta.codegen.report.occupancy import Scene, scene_of_step
 

@@ -17,7 +17,7 @@ import pytest
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import COMPILE_FLAGS
 from pmeta.codegen.plan.plan import make_plan
-from pmeta.codegen.project.golden import find_reference, golden_values
+from pmeta.codegen.project.golden import SUPPORT_SAMPLES, find_reference, golden_values
 from pmeta.codegen.project.templates import files_in, render, template_text
 from tests.compiled import compiler, write_library
 from tests.models import random_4conv, random_chain
@@ -36,10 +36,10 @@ uint32_t board_stack_bytes_used(void) { return 0; }
 """
 
 
-def build(model: Model, folder: Path, edit_header: Callable[[str], str] = str) -> Path:
+def build(model: Model, folder: Path, edit_header: Callable[[str], str] = str, samples: int = SUPPORT_SAMPLES) -> Path:
     plan = make_plan(model)
     sources = write_library(plan, folder)
-    values = golden_values(model, tuple(weight.name for weight in plan.learned), find_reference())
+    values = golden_values(model, tuple(weight.name for weight in plan.learned), find_reference(), samples)
     header = render("project/golden.h.j2", title="test", model_sha256="0" * 64, **values)
     (folder / "golden.h").write_text(edit_header(header))
     (folder / "board.h").write_text(files_in("link", (".h",))["board.h"])
@@ -73,6 +73,10 @@ def test_random_chains(seed: int, tmp_path: Path) -> None:
     assert lines[-1] == "DONE"
     assert len(lines) == 3 * model.adaptation.steps + 2
     assert all(line.startswith("PASS ") for line in lines[:-1])
+
+
+def test_without_support_samples_only_the_query_is_predicted(tmp_path: Path) -> None:
+    assert run(build(random_4conv(4, width=4, steps=2), tmp_path, samples=0)) == ["PASS query", "DONE"]
 
 
 def test_a_wrong_golden_value_fails(tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ from pmeta.codegen.boards import COMPILE_FLAGS
 from pmeta.codegen.cli import app
 from pmeta.codegen.errors import ConfigError, DataError, FitError, ModelError
 from pmeta.codegen.graph import Graph
-from pmeta.codegen.manifest import Manifest
+from pmeta.codegen.manifest import Manifest, firmware_id
 from pmeta.codegen.modelfile import save_model
-from pmeta.codegen.project import fit
+from pmeta.codegen.project import constants, fit, golden
 from pmeta.codegen.project.generate import generate, write_project
 from pmeta.codegen.project.resources import firmware_templates
+from pmeta.codegen.report.macs import program_macs
 from tests.compiled import compiler
 from tests.models import random_4conv
 
@@ -173,10 +174,43 @@ def test_too_large_says_by_how_much_and_what_would_fit(tmp_path: Path) -> None:
 
 
 def test_weights_that_no_microcontroller_holds_are_refused(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On this computer as well: there they would be gigabytes of C."""
+    """On this computer as well."""
     monkeypatch.setattr(fit, "MAX_CONSTANT_BYTES", 1000)
     with pytest.raises(FitError, match=r"the weights take [\d,]+ bytes, at most 1,000 can be generated; use a smaller"):
         generate(model_path, ["native"])
+
+
+def test_an_arena_that_no_offset_reaches_is_refused(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit, "MAX_ARENA_BYTES", 1000)
+    with pytest.raises(FitError, match=r"needs an arena of [\d,]+ bytes, at most 1,000 are possible; let fewer layers"):
+        generate(model_path, ["native"])
+
+
+def test_many_constants_lie_in_a_file_of_their_own(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bytes every time; what the firmware computes has another name where they differ."""
+    as_text = generate(model_path, ["native"])
+    monkeypatch.setattr(constants, "TEXT_LIMIT", 0)
+    first, again = generate(model_path, ["native"]), generate(model_path, ["native"])
+    assert first.files == again.files
+    source = "lib/pmeta_model/src/pmeta_weights"
+    assert {f"{source}.S", f"{source}.bin"} == first.files.keys() - as_text.files.keys()
+    assert {f"{source}.c"} == as_text.files.keys() - first.files.keys()
+    data = first.files[f"{source}.bin"]
+    assert isinstance(data, bytes)
+    assert len(data) == constants.constant_bytes(first.plan)
+    library = {"pmeta_weights.bin": data}
+    assert firmware_id(library) != firmware_id({"pmeta_weights.bin": data[:-1] + bytes([data[-1] ^ 1])})
+
+
+def test_golden_vectors_of_a_large_network_are_few(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many support samples as a second allows; without any, the query alone."""
+    macs = sum(program_macs(plan := generate(model_path, ["native"]).plan, plan.program(k)) for k in (1, 2, 3))
+    for limit, samples in ((3 * macs, 3), (3 * macs - 1, 2), (macs - 1, 0)):
+        monkeypatch.setattr(golden, "MAX_MACS", limit)
+        header = str(generate(model_path, ["native"]).files["test/test_golden/golden.h"])
+        assert f"#define GOLDEN_SAMPLES {samples}u" in header
+        assert ("golden_support" in header) == (samples > 0)
+        assert "golden_query" in header
 
 
 def test_the_change_that_would_fit_does_fit(tmp_path: Path) -> None:

@@ -263,7 +263,7 @@ def test_flash_counts_what_the_c_contains(plan: Plan) -> None:
     assert flash.attention == 4 * 2 * 4 * (2 * 16 * 16 + 2 * 16)
     assert flash.total == flash.weights + flash.attention + 8
     title = Title("model", "command", "ab" * 32, "cd" * 16)
-    values = re.findall(r"-?0x[0-9a-f.]+p[+-]?\d+f", library_sources(plan, title)["pmeta_weights.c"])
+    values = re.findall(r"-?0x[0-9a-f.]+p[+-]?\d+f", str(library_sources(plan, title)["pmeta_weights.c"]))
     assert 4 * len(values) == flash.weights + flash.attention
 
 

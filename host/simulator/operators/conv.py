@@ -77,7 +77,7 @@ def _many_sums(gy: Float32Array, x: Float32Array, window: Window) -> Float32Arra
     """`weight_gradient` pixel by pixel, for as many sums at once as the processor's cache holds."""
     filters, pixels = gy.shape[0], gy[0].size
     reads, inside = _reads(x, window, gy.shape[1:])
-    whole: npt.NDArray[np.bool_] = inside.all(axis=1)
+    whole = np.logical_and.reduce(inside, axis=1)
     gradients = np.ascontiguousarray(gy.reshape(filters, pixels).T)
     d = np.zeros((filters, reads.shape[1]), np.float32)
     block = max(1, CACHED_SUMS // reads.shape[1])
