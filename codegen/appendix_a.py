@@ -27,13 +27,23 @@ from math import prod
 from typing import Literal
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.graph import Node
+from pmeta.codegen.graph import Graph, Node
 from pmeta.codegen.operators import Clip, HardSwish, LeakyRelu, MaxPool, Relu, Sigmoid, Tanh
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
 
 BYTES_PER_WORD = 4
 WORD_BITS = 32
 Critical = Literal["bound", "all"]  # how many channels count as critical
+# T: for a max-pool and activations whose derivative is one of two numbers; a whole word is kept for the others.
+_WORD_LENGTH: dict[type[Node], int] = {
+    Clip: 32,
+    LeakyRelu: 32,
+    Relu: 32,
+    MaxPool: 16,
+    HardSwish: 1,
+    Sigmoid: 1,
+    Tanh: 1,
+}
 
 
 @dataclass(frozen=True)
@@ -78,13 +88,14 @@ def appendix_a(model: Model, step: int, critical: Critical = "bound") -> Appendi
     graph = model.graph
     rows = [_Row(model, layer, index, step, critical) for index, layer in enumerate(graph.layers)]
     reached = [row for n, row in enumerate(rows) if any(lower.learns_anything for lower in rows[: n + 1])]
+    above = graph.nodes[graph.nodes.index(reached[0].layer) + 1 :] if reached else ()
     return AppendixA(
         step=step,
         lowest_layer=reached[0].layer.name if reached else None,
         largest_map_words=max(prod(shape) for shape in graph.shapes.values()),
         accumulator_words=sum(row.weight_words for row in rows if row.weight_learns),
         stored_input_words=sum(row.stored_words for row in rows if row.weight_learns),
-        derivative_bits=_derivative_bits(model, reached[0].layer) if reached else 0,
+        derivative_bits=sum(derivative_bits(graph, node) for node in above),
         forward_macs=sum(row.output_pixels * row.weight_words for row in rows),
         weight_gradient_macs=sum(row.weight_gradient_macs for row in rows if row.weight_learns),
         input_gradient_macs=sum(row.input_pixels * row.weight_words for row in reached),
@@ -121,14 +132,7 @@ class _Row:
         self.weight_gradient_macs = -(-dense * prod(kept) // prod(channels))
 
 
-def _derivative_bits(model: Model, lowest: Node) -> int:
-    """Bits for σ' of all activations and max-pools above l_min: one per element (T = 32), two (T = 16), or a word."""
-    nodes = model.graph.nodes
-    above = nodes[nodes.index(lowest) + 1 :]
-    word_length: dict[type[Node], int] = {Clip: 32, LeakyRelu: 32, Relu: 32, MaxPool: 16}  # T
-    word_length |= {HardSwish: 1, Sigmoid: 1, Tanh: 1}
-    return sum(
-        prod(model.graph.shapes[node.output]) * WORD_BITS // word_length[type(node)]
-        for node in above
-        if type(node) in word_length
-    )
+def derivative_bits(graph: Graph, node: Node) -> int:
+    """Bits for σ' of one node: per element it writes one (T = 32), two (T = 16), a word, or none if it is no σ."""
+    word_length = _WORD_LENGTH.get(type(node))
+    return prod(graph.shapes[node.output]) * WORD_BITS // word_length if word_length else 0
