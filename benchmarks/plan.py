@@ -20,10 +20,9 @@ from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model
 from pmeta.codegen.graph import Graph, frozen_float32
 from pmeta.codegen.networks import four_conv, three_conv
 from pmeta.codegen.plan.plan import Plan, make_plan
-from pmeta.codegen.plan.program import Role
-from pmeta.codegen.project.c_source import ram_model, sample_bytes
+from pmeta.codegen.project.c_source import ram_model
 from pmeta.codegen.project.fit import firmware_ram
-from pmeta.codegen.report.occupancy import scenes
+from pmeta.codegen.report.figures import dynamic_bytes
 
 EVERYTHING = "everything"
 
@@ -66,12 +65,12 @@ def cases() -> tuple[Case, ...]:
         Case(
             "4Conv-32, 84×84×3; conv3, norm3, conv4, norm4, fc",
             adapting(four_conv(), upper, steps=5),
-            *(dynamic, "dynamic", 460_000, "p-Meta, Table 2: 1.04 MB, x̂ not counted"),
+            *(dynamic_bytes, "dynamic", 460_000, "p-Meta, Table 2: 1.04 MB, x̂ not counted"),
         ),
         Case(
             f"4Conv-32, 84×84×3; {EVERYTHING}",
             adapting(four_conv(), None, steps=5),
-            *(dynamic, "dynamic", 850_000, "MAML, Table 2: 2.06 MB"),
+            *(dynamic_bytes, "dynamic", 850_000, "MAML, Table 2: 2.06 MB"),
         ),
         Case(
             "4Conv-32, 28×28×1; conv4, norm4, fc",
@@ -84,17 +83,6 @@ def cases() -> tuple[Case, ...]:
             *(ram_model, "library", 110_000, "AIfES: 217,148 at batch 1"),
         ),
     )
-
-
-def dynamic(plan: Plan) -> int:
-    """Most bytes of one moment of an adaptation step, with the sample and without updated weights."""
-    most = 0
-    for scene in scenes(plan):
-        counted = [occupant for occupant in scene.occupants if occupant.role is not Role.WEIGHT]
-        if scene.steps:
-            moments = range(len(scene.calls))
-            most = max(most, *(sum(o.bytes for o in counted if o.first <= n <= o.last) for n in moments))
-    return sample_bytes(plan) + most
 
 
 def adapting(graph: Graph, learning: Collection[str] | None, steps: int) -> Model:

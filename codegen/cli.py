@@ -1,7 +1,8 @@
-"""`pmeta-gen`: model.onnx in, PlatformIO project out."""
+"""`pmeta-gen`: model.onnx in, PlatformIO project out; and `pmeta-gen tables`, the paper's tables."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -13,22 +14,27 @@ from rich.console import Console
 from pmeta.codegen import cli_errors
 from pmeta.codegen.boards import BOARDS
 from pmeta.codegen.bring_your_own import OwnAdaptation
+from pmeta.codegen.default_command import DefaultCommandGroup
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.project.generate import Project, generate, write_project
+from pmeta.codegen.report.paper_tables import paper_tables
+from pmeta.codegen.report.paper_tables_text import tables_json, tables_text
 from pmeta.codegen.report.terminal import summary_table
 
 EPILOG = """Example: pmeta-gen models/icons-4conv-5way.onnx --board native --board netduinoplus2 --out icons
 
 A network of your own: pmeta-gen net.onnx --update last --alpha 0.05 --steps 5 --board native --out net
 
+The tables of the paper: pmeta-gen tables   (pmeta-gen tables --help)
+
 Exit codes: 0 success, 2 usage, 3 wrong option, 4 model damaged or unsupported, 5 does not fit the board."""
 
 OWN = "A network without a record of pmeta-train"
 
-app = typer.Typer(add_completion=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=DefaultCommandGroup, add_completion=True, pretty_exceptions_enable=False)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EPILOG)  # the first command is the default
 def gen(
     model: Annotated[Path, typer.Argument(help="model.onnx of pmeta-train, or another network.", show_default=False)],
     board: Annotated[list[str], typer.Option(help=f"Board, repeatable: {', '.join(BOARDS)}.")],
@@ -57,6 +63,18 @@ def gen(
         print(json.dumps({"out": str(out), "manifest": json.loads(project.manifest.to_json())}, indent=1))
     else:
         _print_summary(project, out)
+
+
+@app.command(epilog="Example: pmeta-gen tables --json")
+def tables(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")] = False) -> None:
+    """Print Tables 1 to 3 of the p-Meta paper: memory and GMAC as printed, and as its accounting gives them."""
+    console = Console()
+    with console.status("planning ResNet12 and others") if not as_json else contextlib.nullcontext():
+        found = tuple(paper_tables())
+    if as_json:
+        print(json.dumps(tables_json(found), indent=1))
+    else:
+        console.print(tables_text(found))
 
 
 def _own_adaptation(

@@ -1,7 +1,7 @@
 """The paper's accounting: what the memory and GMAC columns of its Tables 1 to 3 really count.
 
 Appendix A leaves normalization, pooling, biases and branches out, but the tables' figures contain them. The rules here
-were fitted to those figures and give all but three of them (`pmeta.codegen.paper_tables`). They are one of three
+were fitted to those figures and give all but three of them (`pmeta.codegen.report.paper_tables`). They are one of three
 accounts that are kept apart: Eqs. 16 to 18 to the letter are `pmeta.codegen.appendix_a`, what really is needed is the
 plan.
 

@@ -11,10 +11,11 @@ from pmeta.codegen.boards import Board
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.plan.plan import Plan
-from pmeta.codegen.plan.program import Buffer, Call, Program, whole
+from pmeta.codegen.plan.program import Buffer, Call, Program, Role, whole
+from pmeta.codegen.project.c_source import sample_bytes
 from pmeta.codegen.project.constants import attention_modules
 from pmeta.codegen.report.macs import program_macs
-from pmeta.codegen.report.occupancy import Scene, scene_of_step
+from pmeta.codegen.report.occupancy import Scene, scene_of_step, scenes
 
 FLOAT_BYTES = 4
 
@@ -126,6 +127,21 @@ def step_figures(plan: Plan, all_scenes: tuple[Scene, ...], step: int) -> StepFi
         bound=appendix_a(plan.model, step, "bound"),
         dense=appendix_a(plan.model, step, "all"),
     )
+
+
+def dynamic_bytes(plan: Plan) -> int:
+    """What the paper counts as dynamic memory: the most bytes of any moment of an adaptation step, for one sample.
+
+    Contains the sample as it waits, maps, stores, masks, gradients and accumulators; not the updated weights, which to
+    the paper are the model's.
+    """
+    most = 0
+    for scene in scenes(plan):
+        counted = [occupant for occupant in scene.occupants if occupant.role is not Role.WEIGHT]
+        if scene.steps:
+            moments = range(len(scene.calls))
+            most = max(most, *(sum(o.bytes for o in counted if o.first <= n <= o.last) for n in moments))
+    return sample_bytes(plan) + most
 
 
 def layer_figures(plan: Plan) -> Iterator[LayerFigures]:
