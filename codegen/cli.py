@@ -16,6 +16,7 @@ from pmeta.codegen.boards import BOARDS
 from pmeta.codegen.bring_your_own import OwnAdaptation
 from pmeta.codegen.default_command import DefaultCommandGroup
 from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.progress import StageBars
 from pmeta.codegen.project.generate import Project, generate, write_project
 from pmeta.codegen.report.paper_tables import paper_tables
 from pmeta.codegen.report.paper_tables_text import tables_json, tables_text
@@ -57,7 +58,8 @@ def gen(
 ) -> None:
     """Generate firmware that adapts MODEL on a board: forward, backward and update in one static arena."""
     own = _own_adaptation(update, alpha, steps, head, ways, uint8_scale, uint8_offset)
-    project = generate(model, board, own)
+    with StageBars(Console(stderr=True), hidden=as_json) as bars:
+        project = generate(model, board, own, bars.show)
     write_project(project, out)
     if as_json:
         print(json.dumps({"out": str(out), "manifest": json.loads(project.manifest.to_json())}, indent=1))

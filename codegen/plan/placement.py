@@ -27,10 +27,6 @@ class Block:
         if self.bytes < 1 or not flat or flat != sorted(flat):
             raise AssertionError(f"impossible block {self}")
 
-    def overlaps(self, other: Block) -> bool:
-        """Whether both hold data at some moment."""
-        return any(a[0] <= b[1] and b[0] <= a[1] for a in self.intervals for b in other.intervals)
-
     @property
     def lifetime(self) -> int:
         return sum(last - first + 1 for first, last in self.intervals)
@@ -65,9 +61,7 @@ def lower_bound(blocks: Iterable[Block]) -> int:
 
 def place(blocks: Sequence[Block]) -> Placement:
     """The best placement found; deterministic."""
-    conflicts = {
-        block.key: [other for other in blocks if other is not block and block.overlaps(other)] for block in blocks
-    }
+    conflicts = _conflicts(blocks)
     bound = lower_bound(blocks)
     best: tuple[dict[BlockKey, int], int] | None = None
     for order in ORDERS:
@@ -77,6 +71,22 @@ def place(blocks: Sequence[Block]) -> Placement:
         if best[1] == bound:
             break
     return Placement(*best, bound) if best else Placement({}, 0, 0)
+
+
+def _conflicts(blocks: Iterable[Block]) -> Mapping[BlockKey, Sequence[Block]]:
+    """For each block the others that hold data at some moment when it does: one sweep over all intervals."""
+    found: dict[BlockKey, dict[BlockKey, Block]] = {block.key: {} for block in blocks}
+    starts = sorted((first, last, block.key, block) for block in blocks for first, last in block.intervals)
+    live: list[tuple[int, Block]] = []  # (last moment, block)
+    for first, last, _, block in starts:
+        live = [entry for entry in live if entry[0] >= first]
+        own = found[block.key]
+        for _, other in live:
+            if other is not block:
+                own[other.key] = other
+                found[other.key][block.key] = block
+        live.append((last, block))
+    return {key: tuple(others.values()) for key, others in found.items()}
 
 
 def _place_in_order(

@@ -15,6 +15,7 @@ from pmeta.codegen.plan.program import Buffer, Program, Role
 from pmeta.codegen.plan.segments import relu_after_pool
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.plan.walk import lower_adapt, lower_predict
+from pmeta.codegen.progress import OnProgress, nobody_watches
 
 ARENA_ALIGNMENT = 8
 STATE_BYTES = 16  # static state of lib/pmeta_model beside the arena: step, samples, two checksums
@@ -91,14 +92,21 @@ class Timeline:
         ] - 1
 
 
-def make_plan(model: Model, strategies: Sequence[Strategy] = STRATEGIES) -> Plan:
+def make_plan(
+    model: Model, strategies: Sequence[Strategy] = STRATEGIES, on_progress: OnProgress = nobody_watches
+) -> Plan:
     """The plan of the smallest arena for the adaptation of `model`; raises ModelError or UnsupportedError."""
     _check_supported(model)
     graph = relu_after_pool(model.graph)
     names = Names(graph)
     learned = _learned(model, names)
-    drafts = [_draft(model, graph, names, strategy, learned) for strategy in strategies]
+    drafts: list[_Draft] = []
+    for strategy in strategies:
+        on_progress("planning", len(drafts), len(strategies) + 1)  # the last part is placing
+        drafts.append(_draft(model, graph, names, strategy, learned))
+    on_progress("planning", len(drafts), len(strategies) + 1)
     draft, placement = _smallest(drafts)
+    on_progress("planning", len(drafts) + 1, len(strategies) + 1)
     return Plan(
         model, graph, names, draft.adapt, draft.program_of_step, draft.predict, learned, draft.blocks, placement
     )

@@ -11,6 +11,7 @@ from pmeta.codegen.errors import FitError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.manifest import StaticObject
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan, make_plan
+from pmeta.codegen.progress import OnProgress, nobody_watches
 from pmeta.codegen.project.c_source import sample_bytes
 from pmeta.codegen.project.constants import constant_bytes
 from pmeta.codegen.project.link_size import link_state_bytes
@@ -36,7 +37,7 @@ def firmware_ram(plan: Plan) -> int:
     return sum(static.bytes for static in statics(plan))
 
 
-def check_fit(plan: Plan, boards: Sequence[Board]) -> None:
+def check_fit(plan: Plan, boards: Sequence[Board], on_progress: OnProgress = nobody_watches) -> None:
     """Raise FitError for the first board that is too small, or where no computer could hold the network."""
     if constant_bytes(plan) > MAX_CONSTANT_BYTES:
         what = f"the weights take {constant_bytes(plan):,} bytes, at most {MAX_CONSTANT_BYTES:,} can be generated"
@@ -48,28 +49,41 @@ def check_fit(plan: Plan, boards: Sequence[Board]) -> None:
         if board.kind == "native":
             continue
         need, where = firmware_ram(plan), f"board '{board.name}'"
-        if need > board.ram_bytes:
-            what = (
-                f"needs {need:,} bytes of RAM, {need - board.ram_bytes:,} more than the {board.ram_bytes:,} there are"
-            )
-            raise FitError(what, where, _what_would_fit(plan.model, board))
         if constant_bytes(plan) > board.flash_bytes:
             over = constant_bytes(plan) - board.flash_bytes
             raise FitError(
                 f"the weights alone are {over:,} bytes larger than its flash", where, "use a smaller network"
             )
+        if need > board.ram_bytes:
+            what = (
+                f"needs {need:,} bytes of RAM, {need - board.ram_bytes:,} more than the {board.ram_bytes:,} there are"
+            )
+            raise FitError(what, where, _what_would_fit(plan.model, board, on_progress))
 
 
-def _what_would_fit(model: Model, board: Board) -> str:
-    """The smallest change of the step sizes, from the input upward, that would fit."""
+def _what_would_fit(model: Model, board: Board, on_progress: OnProgress) -> str:
+    """The smallest change of the step sizes, from the input upward, that would fit.
+
+    The more layers are frozen, the less RAM is needed: found by bisection.
+    """
     layers = [layer.name for layer in model.graph.layers]
-    for count in range(1, len(layers)):
-        alpha = model.adaptation.alpha.copy()
-        alpha[:count] = 0
-        if not alpha.any():
-            break
-        smaller = Model(model.graph, replace(model.adaptation, alpha=frozen_float32(alpha)))
-        need = firmware_ram(make_plan(smaller))
+    low, high = 1, max(count for count in range(len(layers)) if model.adaptation.alpha[count:].any()) + 1
+    answer = "use a network with fewer channels or a smaller input: even with the last layer alone it is too large"
+    tried, tries = 0, (high - low).bit_length()
+    while low < high:
+        on_progress("what would fit", tried, tries)
+        count, tried = (low + high) // 2, tried + 1
+        need = firmware_ram(make_plan(_with_frozen(model, count)))
         if need <= board.ram_bytes:
-            return f"train with '{layers[count - 1]}' and all below it frozen, which needs {need:,} bytes"
-    return "use a network with fewer channels or a smaller input: even with the last layer alone it is too large"
+            answer = f"train with '{layers[count - 1]}' and all below it frozen, which needs {need:,} bytes"
+            high = count
+        else:
+            low = count + 1
+    return answer
+
+
+def _with_frozen(model: Model, count: int) -> Model:
+    """The model with step sizes of zero for the first `count` layers."""
+    alpha = model.adaptation.alpha.copy()
+    alpha[:count] = 0
+    return Model(model.graph, replace(model.adaptation, alpha=frozen_float32(alpha)))

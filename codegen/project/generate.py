@@ -17,6 +17,7 @@ from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest, firmware_id
 from pmeta.codegen.modelfile import load_model, load_network, model_bytes
 from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.progress import OnProgress, nobody_watches
 from pmeta.codegen.project.c_source import Title, comment_text, library_code, sample_bytes
 from pmeta.codegen.project.constants import constant_files
 from pmeta.codegen.project.fit import check_fit, statics
@@ -39,7 +40,12 @@ class Project:
     files: dict[str, str | bytes]
 
 
-def generate(model_path: Path, board_names: Sequence[str], own: OwnAdaptation | None = None) -> Project:
+def generate(
+    model_path: Path,
+    board_names: Sequence[str],
+    own: OwnAdaptation | None = None,
+    on_progress: OnProgress = nobody_watches,
+) -> Project:
     """Generate the project in memory; `own` says how a network without a record adapts. Raises PmetaError."""
     if own is None:
         model, model_file = load_model(model_path), model_path.read_bytes()
@@ -47,11 +53,12 @@ def generate(model_path: Path, board_names: Sequence[str], own: OwnAdaptation | 
         model = own_model(load_network(model_path), own)
         model_file = model_bytes(model)
     boards = tuple(find_board(name) for name in sorted(set(board_names)))
-    plan = make_plan(model)
-    check_fit(plan, boards)
+    plan = make_plan(model, on_progress=on_progress)
+    check_fit(plan, boards, on_progress)
     command = " ".join(
         ["pmeta-gen model.onnx", *(f"--board {board.name}" for board in boards), *(own.arguments if own else ())]
     )
+    on_progress("writing", 0, 3)
     model_sha256 = hashlib.sha256(model_file).hexdigest()
     constants = constant_files(plan, comment_text(model.graph.name), model_sha256)
     manifest = _manifest(plan, constants, model_sha256, command, boards)
@@ -61,7 +68,9 @@ def generate(model_path: Path, board_names: Sequence[str], own: OwnAdaptation | 
     files.update({f"lib/pmeta_model/src/{name}": content for name, content in library.items()})
     files["lib/pmeta_model/library.json"] = render("project/library.json.j2", title=title.title)
     files.update(_link_files(plan))
+    on_progress("writing", 1, 3)
     files.update(_golden_files(plan, title))
+    on_progress("writing", 2, 3)
     files["README.md"] = render(
         "project/README.md.j2",
         title=title.title,
@@ -72,6 +81,7 @@ def generate(model_path: Path, board_names: Sequence[str], own: OwnAdaptation | 
     files["manifest.json"] = manifest.to_json()
     files["report.html"] = report_html(plan, manifest, boards)
     files["model.onnx"] = model_file
+    on_progress("writing", 3, 3)
     return Project(plan, manifest, boards, files)
 
 
