@@ -29,6 +29,7 @@ from pmeta.codegen.cli_errors import run
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.modelfile import load_model
 from pmeta.codegen.operators import Clip, HardSwish, LeakyRelu, MaxPool, Relu
+from pmeta.codegen.targets import targets_of
 from pmeta.codegen.taskfile import load_tasks
 from pmeta.host.simulator import Simulator
 from pmeta.host.simulator.sample_pass import SamplePass
@@ -93,8 +94,8 @@ def _compare_step(
     for name, gradient in simulated.gradients.items():
         error = relative_error(gradient, reference[name])
         result.gradient_error[name] = max(result.gradient_error.get(name, 0.0), error)
-    for x, label, decisions in zip(decoded, support_y, simulated.decisions, strict=True):
-        free = torch_adaptation.sample_gradients(model, weights, step, x, int(label))
+    for x, target, decisions in zip(decoded, targets_of(support_y), simulated.decisions, strict=True):
+        free = torch_adaptation.sample_gradients(model, weights, step, x, target)
         count_differences(decisions, free.decisions, result)
         advance()
 
@@ -111,12 +112,12 @@ def simulate_step(model: Model, simulator: Simulator, support_x: Samples, suppor
     """Let the simulator take one step, watching it."""
     totals: dict[str, Float32Array] = {}
     decisions = []
-    for sample, label in zip(support_x, support_y, strict=True):
-        traced = simulator.trace_sample(sample, int(label))
+    for sample, target in zip(support_x, targets_of(support_y), strict=True):
+        traced = simulator.trace_sample(sample, target)
         for name, contribution in traced.contributions.items():
             totals[name] = contribution.added_to(totals.get(name, np.zeros_like(contribution.d)))
         decisions.append(simulated_decisions(model, traced))
-        simulator.adapt_sample(sample, int(label))
+        simulator.adapt_sample(sample, target)
     simulator.end_step(len(support_x))
     return SimulatedStep(totals, decisions)
 
@@ -136,8 +137,8 @@ def forced_gradients(
 ) -> dict[str, npt.NDArray[Any]]:
     """PyTorch's gradients of one step, summed over the samples, with the decisions it is given."""
     totals: dict[str, npt.NDArray[Any]] = {}
-    for x, label, forced in zip(decoded, support_y, decisions, strict=True):
-        found = torch_adaptation.sample_gradients(model, weights, step, x, int(label), forced).gradients
+    for x, target, forced in zip(decoded, targets_of(support_y), decisions, strict=True):
+        found = torch_adaptation.sample_gradients(model, weights, step, x, target, forced).gradients
         for name, gradient in found.items():
             totals[name] = totals.get(name, np.zeros(gradient.shape)) + gradient.numpy()
     return totals

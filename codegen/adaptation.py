@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import isfinite
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Float32Array, Graph, Node
 
 UpdatedPart = Literal["weight", "bias"]  # of a GroupNormalization: its scale, its shift
-LossHead = Literal["softmax_cross_entropy"]
+LossHead = Literal["softmax_cross_entropy", "mean_squared_error"]  # classes; numbers
 PARTS: tuple[UpdatedPart, ...] = ("weight", "bias")  # in the order of Node.weight_names
 SCHEMA_VERSION = 1
 MAX_STEPS = 64  # K; the paper's is 5
@@ -79,7 +79,7 @@ class Adaptation:
     """
 
     method: str  # maml, maml++, p-meta-3.2, ...; for people only, the data below decides
-    ways: int
+    ways: int  # numbers that the network gives: classes; with mean squared error outputs, the numbers of a target
     shots: int  # what it was trained for; the device takes any number of samples
     alpha: Float32Array  # (L, K), all >= 0
     updates: tuple[tuple[UpdatedPart, ...], ...]  # per layer, which of its weights learn at all
@@ -117,7 +117,7 @@ class Adaptation:
             return "a layer updates the same part twice"
         if not (0 <= self.rho_fw <= 999 and 0 <= self.rho_bw <= 999):
             return "clip ratios must lie in 0..999 thousandths"
-        if self.loss != "softmax_cross_entropy":
+        if self.loss not in get_args(LossHead):
             return f"unknown loss head '{self.loss}'"
         if min(self.ways, self.shots, self.sample_batch) < 1:
             return "ways, shots and sample batch size must be at least 1"
@@ -127,6 +127,11 @@ class Adaptation:
     def steps(self) -> int:
         """K."""
         return int(self.alpha.shape[1])
+
+    @property
+    def regression(self) -> bool:
+        """Whether samples teach numbers instead of classes."""
+        return self.loss == "mean_squared_error"
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import get_args
 
 import numpy as np
 
-from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model, UpdatedPart
+from pmeta.codegen.adaptation import Adaptation, InputEncoding, LossHead, Model, UpdatedPart
 from pmeta.codegen.errors import ConfigError, UnsupportedError
 from pmeta.codegen.graph import Graph, Node, frozen_float32
 from pmeta.codegen.operators import Gemm
@@ -22,7 +23,10 @@ class OwnAdaptation:
     update: str  # last, all, bias, or names of layers with commas between
     alpha: float = 0.01  # step size
     steps: int = 5  # K
-    new_head_ways: int | None = None  # replace the last layer by an empty one for so many classes; None: keep it
+    loss: LossHead = "softmax_cross_entropy"
+    new_head_ways: int | None = (
+        None  # replace the last layer by an empty one for so many classes or outputs, or keep it
+    )
     uint8_scale: float | None = None  # samples travel as bytes u that mean u·scale + offset; None: as float32
     uint8_offset: float = 0.0
 
@@ -31,15 +35,25 @@ class OwnAdaptation:
             raise ConfigError(f"a step size of {self.alpha}", "--alpha", "use a positive number such as 0.01")
         if self.steps < 1:
             raise ConfigError(f"{self.steps} steps", "--steps", "use at least 1")
-        if self.new_head_ways is not None and not 2 <= self.new_head_ways <= MAX_WAYS:
-            raise ConfigError(f"{self.new_head_ways} classes", "--ways", f"use 2 to {MAX_WAYS}")
+        if self.loss not in get_args(LossHead):
+            raise ConfigError(f"no loss is called '{self.loss}'", "--loss", f"use {' or '.join(get_args(LossHead))}")
+        fewest, option, counted = (1, "--outputs", "outputs") if self.regression else (2, "--ways", "classes")
+        if self.new_head_ways is not None and not fewest <= self.new_head_ways <= MAX_WAYS:
+            raise ConfigError(f"{self.new_head_ways} {counted}", option, f"use {fewest} to {MAX_WAYS}")
+
+    @property
+    def regression(self) -> bool:
+        """Whether samples teach numbers instead of classes."""
+        return self.loss == "mean_squared_error"
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The options that give this, for the canonical command."""
         found = [f"--update {self.update}", f"--alpha {self.alpha:g}", f"--steps {self.steps}"]
+        if self.regression:
+            found.append(f"--loss {self.loss}")
         if self.new_head_ways is not None:
-            found += ["--head new", f"--ways {self.new_head_ways}"]
+            found += ["--head new", f"--{'outputs' if self.regression else 'ways'} {self.new_head_ways}"]
         if self.uint8_scale is not None:
             found += [f"--uint8-scale {self.uint8_scale:g}", f"--uint8-offset {self.uint8_offset:g}"]
         return tuple(found)
@@ -50,8 +64,11 @@ def own_model(graph: Graph, options: OwnAdaptation) -> Model:
     if options.new_head_ways is not None:
         graph = _with_new_head(graph, options.new_head_ways)
     if len(graph.output_shape) != 1:
-        what = f"the output has shape {graph.output_shape}, one number per class is needed"
+        what = f"the output has shape {graph.output_shape}, a vector is needed"
         raise UnsupportedError(what, f"model '{graph.name}'", "end the network with a fully connected layer")
+    if graph.output_shape == (1,) and not options.regression:
+        what = "has one output, and with one class there is nothing to learn"
+        raise UnsupportedError(what, f"model '{graph.name}'", "pass --loss mean_squared_error, or --head new --ways N")
     updates = _updates(graph, options.update)
     alpha = np.zeros((len(updates), options.steps), np.float32)
     alpha[[bool(parts) for parts in updates]] = options.alpha
@@ -64,6 +81,7 @@ def own_model(graph: Graph, options: OwnAdaptation) -> Model:
         rho_fw=0,
         rho_bw=0,
         encoding=_encoding(graph, options),
+        loss=options.loss,
     )
     return Model(graph, adaptation)
 
@@ -97,7 +115,7 @@ def _parts(layer: Node) -> tuple[UpdatedPart, ...]:
 
 
 def _with_new_head(graph: Graph, ways: int) -> Graph:
-    """The last layer with all weights zero, for other classes: it has nothing to unlearn, and no draw to repeat."""
+    """The last layer with all weights zero, for other classes or outputs: nothing to unlearn, no draw to repeat."""
     last = graph.nodes[-1]
     if not isinstance(last, Gemm):
         what = "the network does not end with a fully connected layer, so it cannot be replaced"

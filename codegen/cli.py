@@ -46,10 +46,17 @@ def gen(
     ] = None,
     alpha: Annotated[float | None, typer.Option(help="Step size (0.01).", rich_help_panel=OWN)] = None,
     steps: Annotated[int | None, typer.Option(help="Adaptation steps (5).", rich_help_panel=OWN)] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="softmax_cross_entropy (classes), or mean_squared_error (numbers).", rich_help_panel=OWN),
+    ] = None,
     head: Annotated[
-        str | None, typer.Option(help="keep, or new: an empty last layer for --ways classes.", rich_help_panel=OWN)
+        str | None, typer.Option(help="keep, or new: an empty last layer, see --ways, --outputs.", rich_help_panel=OWN)
     ] = None,
     ways: Annotated[int | None, typer.Option(help="Classes of a new head.", rich_help_panel=OWN)] = None,
+    outputs: Annotated[
+        int | None, typer.Option(help="Outputs of a new head that learns numbers.", rich_help_panel=OWN)
+    ] = None,
     uint8_scale: Annotated[
         float | None, typer.Option(help="Samples travel as bytes u: x = u * scale + offset.", rich_help_panel=OWN)
     ] = None,
@@ -57,7 +64,7 @@ def gen(
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
 ) -> None:
     """Generate firmware that adapts MODEL on a board: forward, backward and update in one static arena."""
-    own = _own_adaptation(update, alpha, steps, head, ways, uint8_scale, uint8_offset)
+    own = _own_adaptation(update, alpha, steps, loss, head, ways, outputs, uint8_scale, uint8_offset)
     with StageBars(Console(stderr=True), hidden=as_json) as bars:
         project = generate(model, board, own, bars.show)
     write_project(project, out)
@@ -83,22 +90,30 @@ def _own_adaptation(
     update: str | None,
     alpha: float | None,
     steps: int | None,
+    loss: str | None,
     head: str | None,
     ways: int | None,
+    outputs: int | None,
     uint8_scale: float | None,
     uint8_offset: float | None,
 ) -> OwnAdaptation | None:
     """None where no option of the panel was given; ConfigError where they do not belong together."""
     if head not in (None, "keep", "new"):
         raise ConfigError(f"no kind of head is called {head!r}", "--head", "use keep or new")
-    if (head == "new") != (ways is not None):
-        raise ConfigError("a new head needs --ways, and --ways a new head", "--head", "pass --head new --ways N")
+    option, other = ("--outputs", "--ways") if loss == "mean_squared_error" else ("--ways", "--outputs")
+    size, wrong = (outputs, ways) if loss == "mean_squared_error" else (ways, outputs)
+    if wrong is not None:
+        raise ConfigError(f"does not go with --loss {loss or 'softmax_cross_entropy'}", other, f"pass {option} N")
+    if (head == "new") != (size is not None):
+        what = f"a new head needs {option}, and {option} a new head"
+        raise ConfigError(what, "--head", f"pass --head new {option} N")
     if uint8_offset is not None and uint8_scale is None:
         raise ConfigError("there is no --uint8-scale", "--uint8-offset", "pass both")
     given = {
         "alpha": alpha,
         "steps": steps,
-        "new_head_ways": ways,
+        "loss": loss,
+        "new_head_ways": size,
         "uint8_scale": uint8_scale,
         "uint8_offset": uint8_offset,
     }

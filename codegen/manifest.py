@@ -8,12 +8,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pmeta.codegen.adaptation import LossHead
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import read_file
 
-MANIFEST_SCHEMA = 1
+MANIFEST_SCHEMA = 2
 MAX_FILE_BYTES = 16 << 20
 NUMERICS = "binary32-strict/1"  # docs/numerics.md
 
@@ -54,11 +55,12 @@ class Manifest:
     numerics: str
     input_shape: tuple[int, ...]  # (C, H, W)
     sample_bytes: int  # of one sample as it travels
-    ways: int
+    ways: int  # logits; with mean squared error outputs
     steps: int  # K
     boards: tuple[str, ...]
     tensors: tuple[LearnedTensor, ...]
     statics: tuple[StaticObject, ...]
+    loss: LossHead = "softmax_cross_entropy"
 
     def ram(self, *parts: str) -> int:
         """Predicted bytes of RAM of the given parts: ("model",), or ("model", "link", "stack") for a whole firmware."""
@@ -110,6 +112,8 @@ def _check(manifest: Manifest) -> None:
     """ValueError unless every field is what its annotation says, and possible."""
     texts = [manifest.firmware_id, manifest.model_sha256, manifest.command, manifest.numerics, *manifest.boards]
     numbers = [*manifest.input_shape, manifest.sample_bytes, manifest.ways, manifest.steps]
+    if manifest.loss not in get_args(LossHead):
+        raise ValueError(f"{manifest.loss!r} is no loss head")
     for tensor in manifest.tensors:
         texts += [tensor.name, tensor.layer]
         numbers += [*tensor.shape, *tensor.steps]

@@ -1,7 +1,8 @@
 """Task files: few-shot tasks as the device meets them, in one .npz that trainer and host tool share.
 
 Arrays of task number i (0, 1, ...) are named `<i>/support_x`, `<i>/support_y`, `<i>/query_x`, `<i>/query_y`,
-`<i>/class_names` and `<i>/name`. The same tasks give the same bytes.
+`<i>/class_names` and `<i>/name`. Samples are uint8 or float32; what they teach is a label each, uint8, or a row of
+numbers each, float32. The names are UTF-8 as uint8, one line each. The same tasks give the same bytes.
 """
 
 from __future__ import annotations
@@ -21,22 +22,27 @@ import numpy.typing as npt
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import check_regular, replacement
 
-UInt8Array = npt.NDArray[np.uint8]
+Samples = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 MAX_FILE_BYTES = 1 << 30  # of the archive, and of everything it unpacks to
 MAX_TASKS = 100_000
+DTYPES = (np.dtype(np.uint8), np.dtype(np.float32))
 ARRAYS = ("support_x", "support_y", "query_x", "query_y", "class_names", "name")
 TIMESTAMP = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can hold; fixed for equal bytes
 
 
 @dataclass(frozen=True)
 class Task:
-    """One few-shot task; arrays are read-only. Labels index `class_names`, whose length is the ways."""
+    """One few-shot task; arrays are read-only.
 
-    support_x: UInt8Array  # (N, C, H, W)
-    support_y: UInt8Array  # (N,)
-    query_x: UInt8Array  # (Q, C, H, W)
-    query_y: UInt8Array  # (Q,)
+    Samples have shape (C, H, W), (C, L) or (C,). Labels index `class_names`, whose length is the ways; in a task of
+    numbers, `class_names` has the name of each number of a target.
+    """
+
+    support_x: Samples  # (N, ...)
+    support_y: Samples  # labels (N,) uint8, or targets (N, ways) float32
+    query_x: Samples  # (Q, ...)
+    query_y: Samples  # as support_y
     class_names: tuple[str, ...]
     name: str
 
@@ -54,22 +60,44 @@ class Task:
             return f"has {len(self.class_names)} classes, 1 to 256 are possible"
         if not all(text.isprintable() for text in (self.name, *self.class_names)):
             return "has a name with control characters"
-        if any(getattr(self, key).dtype != np.uint8 for key in ARRAYS[:4]):
-            return "samples and labels must be uint8"
-        if self.support_x.ndim != 4 or self.query_x.ndim != 4 or self.support_x.shape[1:] != self.query_x.shape[1:]:
-            return f"samples of shapes {self.support_x.shape} and {self.query_x.shape} are not (N, C, H, W) alike"
-        if self.support_x.size == 0 or self.query_x.size == 0:
+        return self._samples_problem() or self._targets_problem()
+
+    def _samples_problem(self) -> str | None:
+        one, other = self.support_x, self.query_x
+        if one.dtype != other.dtype or one.dtype not in DTYPES:
+            return "samples must be uint8, or float32, all of them"
+        if not 2 <= one.ndim <= 4 or one.shape[1:] != other.shape[1:]:
+            return f"samples of shapes {one.shape} and {other.shape} are not (N, C, H, W), (N, C, L) or (N, C) alike"
+        if one.size == 0 or other.size == 0:
             return "has no samples"
+        if not all(np.isfinite(x).all() for x in (one, other)):
+            return "has samples with numbers that are not finite"
+        return None
+
+    def _targets_problem(self) -> str | None:
+        ways = len(self.class_names)
+        if self.support_y.dtype != self.query_y.dtype or self.support_y.dtype not in DTYPES:
+            return "labels must be uint8, targets float32, in support and query set alike"
         for x, y in ((self.support_x, self.support_y), (self.query_x, self.query_y)):
-            if y.shape != x.shape[:1]:
+            if self.regression and y.shape != (x.shape[0], ways):
+                return f"has targets of shape {y.shape} for {x.shape[0]} samples and {ways} names of numbers"
+            if self.regression and not np.isfinite(y).all():
+                return "has targets with numbers that are not finite"
+            if not self.regression and y.shape != x.shape[:1]:
                 return f"has labels of shape {y.shape} for {x.shape[0]} samples"
-            if int(y.max()) >= len(self.class_names):
-                return f"has label {int(y.max())}, but {len(self.class_names)} classes"
+            if not self.regression and int(y.max()) >= ways:
+                return f"has label {int(y.max())}, but {ways} classes"
         return None
 
     @property
     def ways(self) -> int:
+        """Classes, or numbers in a target."""
         return len(self.class_names)
+
+    @property
+    def regression(self) -> bool:
+        """Whether samples teach numbers instead of classes."""
+        return self.support_y.dtype == np.float32
 
 
 def save_tasks(tasks: Sequence[Task], path: Path) -> None:
@@ -85,7 +113,7 @@ def save_tasks(tasks: Sequence[Task], path: Path) -> None:
         raise DataError(f"cannot be written ({error.strerror})", str(path), "choose a writable place") from error
 
 
-def _npy_bytes(value: UInt8Array | str | tuple[str, ...]) -> bytes:
+def _npy_bytes(value: Samples | str | tuple[str, ...]) -> bytes:
     # Text travels as UTF-8 bytes: numpy's own strings drop trailing zeros and depend on the longest one.
     if isinstance(value, tuple):
         value = "\n".join(value)
@@ -138,6 +166,9 @@ def _read_array(archive: zipfile.ZipFile, entry: str) -> npt.NDArray[Any]:
         raise ValueError("another version of the npy format")
     shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(stream)
     data = stream.read()
-    if dtype != np.uint8 or fortran_order or len(data) != int(np.prod(shape, dtype=object)):
-        raise ValueError("not an array of bytes, or cut off")
-    return np.frombuffer(data, np.uint8).reshape(shape)
+    is_text = entry.endswith(("/name.npy", "/class_names.npy"))
+    if dtype not in (DTYPES[:1] if is_text else DTYPES) or fortran_order:
+        raise ValueError("not an array of bytes or float32")
+    if len(data) != int(np.prod(shape, dtype=object)) * dtype.itemsize:
+        raise ValueError("cut off")
+    return np.frombuffer(data, dtype).reshape(shape)

@@ -22,7 +22,7 @@ from pmeta.host.link.device import Device
 from pmeta.host.link.protocol import Client, Timeouts
 from pmeta.host.link.transports import BAUD_RATE, connector, serial_ports
 from pmeta.host.progress import TaskProgress, print_difference, print_line, print_result, print_summary
-from pmeta.host.project import Project, check_task, open_project
+from pmeta.host.project import Project, fitting, open_project
 from pmeta.host.results import TaskResult
 from pmeta.host.session import Adaptation
 from pmeta.host.simulation import simulated_events
@@ -87,12 +87,12 @@ def run(
 
     Example: pmeta-host run build/omniglot --board native --tasks tasks.npz
     """
-    opened, chosen = open_project(project), _choose(tasks, task, count)
+    opened = open_project(project)
+    chosen = [opened.fitting(one) for one in _choose(tasks, task, count)]
     report = _Report(as_json, count)
     with _connect(opened, board, port, baud, timeout) as device:
         report.begin(device, opened.manifest)
         for one in chosen:
-            opened.check_task(one)
             events = Adaptation(device, opened.manifest, one).events()
             report.watch(one, _tensor_names(opened.manifest), (Checked(event, None) for event in events), "")
         report.end(device)
@@ -116,13 +116,13 @@ def verify_command(
 
     Example: pmeta-host verify build/omniglot --board netduinoplus2 --tasks tasks.npz --count 3
     """
-    opened, chosen = open_project(project), _choose(tasks, task, count)
+    opened = open_project(project)
+    chosen = [opened.fitting(one) for one in _choose(tasks, task, count)]
     simulator = Simulator(load_model(opened.checked_model_path()))
     report = _Report(as_json, count)
     with _connect(opened, board, port, baud, timeout) as device:
         report.begin(device, opened.manifest)
         for one in chosen:
-            opened.check_task(one)
             checked = verify(device, opened.manifest, one, simulator, full)
             difference = report.watch(one, _tensor_names(opened.manifest), checked, "device = simulator")
             if difference is not None:
@@ -144,13 +144,16 @@ def simulate(
 
     Example: pmeta-host simulate model.onnx --tasks tasks.npz
     """
-    chosen = _choose(tasks, task, count)
     model = load_model(open_project(source).checked_model_path() if source.is_dir() else source)
+    shape, adaptation = model.graph.input_shape, model.adaptation
+    chosen = [
+        fitting(one, shape, adaptation.encoding.kind, adaptation.ways, adaptation.loss)
+        for one in _choose(tasks, task, count)
+    ]
     names = tuple(weight.name for weight in model.learned_weights)
     simulator, steps = Simulator(model), model.adaptation.steps
     report = _Report(as_json, count)
     for one in chosen:
-        check_task(one, model.graph.input_shape, model.adaptation.ways)
         events: Iterator[Event] = simulated_events(simulator, one, steps, names)
         report.watch(one, names, (Checked(event, None) for event in events), "")
     report.finish()

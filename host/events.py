@@ -22,7 +22,7 @@ class QueryDone:
 
     phase: Phase
     index: int  # from 0
-    logits: Float32Array  # (ways,)
+    logits: Float32Array  # (ways,): logits, or with mean squared error outputs
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SampleDone:
 
     step: int  # 1 .. K
     index: int  # from 0
-    logits: Float32Array  # (ways,)
+    logits: Float32Array  # (ways,): logits, or with mean squared error outputs
     loss: np.float32
 
 

@@ -20,8 +20,8 @@ def answer(model: Model, task: GoldenTask, tensors: tuple[str, ...]) -> GoldenAn
     logits, losses, crcs = [], [], []
     for _ in range(model.adaptation.steps if task.support else 0):
         results = [
-            simulator.adapt_sample(_sample(model, raw), label)
-            for raw, label in zip(task.support, task.labels, strict=True)
+            simulator.adapt_sample(_sample(model, raw), target)
+            for raw, target in zip(task.support, task.targets, strict=True)
         ]
         simulator.end_step(len(results))
         logits.append(tuple(canonical_bytes(result.logits) for result in results))

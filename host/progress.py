@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean, stdev
 from types import TracebackType
+from typing import Any
 
+import numpy.typing as npt
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -18,7 +20,9 @@ from pmeta.host.events import Event, Phase, QueryDone, Resumed, SampleDone, Step
 from pmeta.host.results import TaskResult
 from pmeta.host.verify import Difference
 
-MAX_ROWS = 25  # of the query table; wrong predictions come first
+MAX_ROWS = 25  # of the query table; the worst predictions come first
+MAX_NUMBERS = 3  # of a target or of outputs that the query table shows
+PHASES: tuple[Phase, ...] = ("before", "after")
 
 
 class TaskProgress:
@@ -77,46 +81,85 @@ class TaskProgress:
 
 
 def print_result(console: Console, result: TaskResult) -> None:
-    """Accuracy before and after, and the queries."""
+    """The queries, and how well the device knows them before and after."""
+    if result.task.regression:
+        _print_numbers(console, result)
+    else:
+        _print_classes(console, result)
+
+
+def _print_classes(console: Console, result: TaskResult) -> None:
     task, before, after = result.task, result.predictions("before"), result.predictions("after")
-    table = Table(title=escape(task.name), title_justify="left")
-    for heading in ("query", "class", "before", "after"):
-        table.add_column(heading, justify="right" if heading == "query" else "left")
     order = sorted(range(len(after)), key=lambda index: after[index] == int(task.query_y[index]))
+    table = _query_table(task, "class")
     for index in sorted(order[:MAX_ROWS]):
         label = int(task.query_y[index])
         cells = (_cell(task, prediction, label) for prediction in (before[index], after[index]))
         table.add_row(str(index), escape(task.class_names[label]), *cells)
     console.print(table)
-    if len(after) > MAX_ROWS:
-        console.print(f"{MAX_ROWS} of {len(after)} queries shown, wrong ones first")
     count = len(after)
+    if count > MAX_ROWS:
+        console.print(f"{MAX_ROWS} of {count} queries shown, wrong ones first")
     console.print(
         f"query accuracy {result.accuracy('before'):.1%} before, [bold]{result.accuracy('after'):.1%} after[/bold] "
         f"adaptation ({count_text(count, 'query', 'queries')}, {task.ways} ways, chance {1 / task.ways:.1%})"
     )
 
 
+def _print_numbers(console: Console, result: TaskResult) -> None:
+    task, errors = result.task, result.squared_errors("after")
+    order = sorted(range(len(errors)), key=lambda index: -errors[index])
+    table = _query_table(task, ", ".join(task.class_names[:MAX_NUMBERS]))
+    for index in sorted(order[:MAX_ROWS]):
+        rows = (task.query_y[index], result.logits["before"][index], result.logits["after"][index])
+        table.add_row(str(index), *(_numbers(row) for row in rows))
+    console.print(table)
+    count = len(errors)
+    if count > MAX_ROWS:
+        console.print(f"{MAX_ROWS} of {count} queries shown, those with the largest error")
+    console.print(
+        f"query mean squared error {result.score('before'):.4g} before, [bold]{result.score('after'):.4g} after[/bold] "
+        f"adaptation ({count_text(count, 'query', 'queries')}, {count_text(task.ways, 'output')})"
+    )
+
+
+def _query_table(task: Task, taught: str) -> Table:
+    table = Table(title=escape(task.name), title_justify="left")
+    for heading in ("query", escape(taught), "before", "after"):
+        table.add_column(heading, justify="right" if heading == "query" else "left")
+    return table
+
+
+def _numbers(row: npt.NDArray[Any]) -> str:
+    shown = ", ".join(f"{value:.4g}" for value in row[:MAX_NUMBERS])
+    return f"{shown}, ..." if len(row) > MAX_NUMBERS else shown
+
+
 def print_line(console: Console, result: TaskResult, verdict: str) -> None:
     """One task among several."""
-    name, before, after = escape(result.task.name), result.accuracy("before"), result.accuracy("after")
-    console.print(f"{name:<24} {before:6.1%} before, {after:6.1%} after  {verdict}".rstrip(), highlight=False)
+    name, form = escape(result.task.name), "10.4g" if result.task.regression else "6.1%"
+    before, after = (f"{result.score(phase):{form}} {phase}" for phase in PHASES)
+    console.print(f"{name:<24} {before}, {after}  {verdict}".rstrip(), highlight=False)
 
 
 def print_summary(console: Console, results: Sequence[TaskResult], verdict: str) -> None:
     """What several tasks came to: means over tasks, with the half-width of their 95 % intervals."""
-    means = [_mean(results, phase) for phase in ("before", "after")]
+    means = [_mean(results, phase) for phase in PHASES]
+    measure = "mean squared error" if results[0].task.regression else "accuracy"
     queries = sum(len(result.task.query_y) for result in results)
     console.print(
-        f"{len(results)} tasks, {queries} queries: accuracy {means[0]} before, [bold]{means[1]}[/bold] after adaptation"
+        f"{len(results)} tasks, {queries} queries: "
+        f"{measure} {means[0]} before, [bold]{means[1]}[/bold] after adaptation"
         + (f"; {verdict} in all of them" if verdict else ""),
         highlight=False,
     )
 
 
 def _mean(results: Sequence[TaskResult], phase: Phase) -> str:
-    scores = [result.accuracy(phase) for result in results]
+    scores = [result.score(phase) for result in results]
     half_width = 1.96 * stdev(scores) / len(scores) ** 0.5
+    if results[0].task.regression:
+        return f"{mean(scores):.4g} ± {half_width:.2g}"
     return f"{mean(scores):.1%} ± {100 * half_width:.1f}"
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
+import numpy as np
+
+from pmeta.codegen.adaptation import LossHead
 from pmeta.codegen.errors import ConfigError, DataError, LinkError
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.modelfile import sha256_of
@@ -50,16 +54,11 @@ class Project:
             raise LinkError(f"board '{board}' is no longer running", str(self.folder), start)
         return port
 
-    def check_task(self, task: Task) -> None:
-        """DataError unless the task has this model's classes and sample shape."""
-        check_task(task, self.manifest.input_shape, self.manifest.ways)
-        pixels = task.support_x[0].nbytes
-        if pixels != self.manifest.sample_bytes:
-            raise DataError(
-                f"has samples of {pixels} bytes, the firmware takes {self.manifest.sample_bytes}",
-                f"task '{task.name}'",
-                "train the model with a uint8 input encoding",
-            )
+    def fitting(self, task: Task) -> Task:
+        """The task with samples in this model's shape; DataError unless it is one for this model."""
+        manifest = self.manifest
+        encoding = "uint8" if manifest.sample_bytes == prod(manifest.input_shape) else "float32"
+        return fitting(task, manifest.input_shape, encoding, manifest.ways, manifest.loss)
 
 
 def open_project(folder: Path) -> Project:
@@ -67,15 +66,26 @@ def open_project(folder: Path) -> Project:
     return Project(folder, Manifest.load(folder / "manifest.json"))
 
 
-def check_task(task: Task, input_shape: tuple[int, ...], ways: int) -> None:
-    """DataError unless the task fits a model with this input shape (C, H, W) and number of classes."""
-    if task.support_x.shape[1:] != input_shape or task.ways != ways:
-        shape = task.support_x.shape[1:]
-        raise DataError(
-            f"has {task.ways} classes and samples of shape {shape}, the model {ways} and {input_shape}",
-            f"task '{task.name}'",
-            "use the model's own task file",
-        )
+def fitting(task: Task, input_shape: tuple[int, ...], encoding: str, ways: int, loss: LossHead) -> Task:
+    """The task with samples in the model's input shape; DataError unless it is one for such a model.
+
+    `encoding` ("uint8", "float32") is how samples travel. Samples (C, L) are maps of one row for a model of (C, 1, L).
+    """
+    where, shape = f"task '{task.name}'", task.support_x.shape[1:]
+    if task.regression != (loss == "mean_squared_error"):
+        kinds = ("classes", "numbers")
+        what = f"teaches {kinds[task.regression]}, the model learns {kinds[not task.regression]} (loss: {loss})"
+        raise DataError(what, where, "use the model's own task file")
+    is_row = len(input_shape) == 3 and input_shape[1] == 1 and shape == (input_shape[0], input_shape[2])
+    if (shape != input_shape and not is_row) or task.ways != ways:
+        counted = "numbers per target" if task.regression else "classes"
+        what = f"has {task.ways} {counted} and samples of shape {shape}, the model {ways} and {input_shape}"
+        raise DataError(what, where, "use the model's own task file")
+    if task.support_x.dtype != np.dtype(encoding):
+        what = f"has samples of {task.support_x.dtype}, the model takes {encoding}"
+        raise DataError(what, where, f"write the task file with {encoding} samples")
+    support_x, query_x = (x.reshape(len(x), *input_shape) for x in (task.support_x, task.query_x))
+    return replace(task, support_x=support_x, query_x=query_x)
 
 
 def _is_running(pid: int) -> bool:

@@ -41,6 +41,15 @@ class TaskResult:
         right = [one == int(other) for one, other in zip(self.predictions(phase), self.task.query_y, strict=True)]
         return sum(right) / len(right)
 
+    def squared_errors(self, phase: Phase) -> list[float]:
+        """Of every query sample the mean over its outputs, where the task teaches numbers; in float64."""
+        distances = np.array(self.logits[phase], np.float64) - self.task.query_y
+        return [float(error) for error in (distances**2).mean(axis=1)]
+
+    def score(self, phase: Phase) -> float:
+        """The accuracy; where the task teaches numbers, the mean squared error over all query samples."""
+        return float(np.mean(self.squared_errors(phase))) if self.task.regression else self.accuracy(phase)
+
     def mean_losses(self) -> list[float]:
         """Mean support loss of every step, with the weights before it."""
         return [sum(losses) / len(losses) for losses in self.losses]
@@ -48,12 +57,7 @@ class TaskResult:
     def to_json(self) -> dict[str, Any]:
         return {
             "task": self.task.name,
-            "classes": list(self.task.class_names),
-            "accuracy": {phase: self.accuracy(phase) for phase in self.logits},
-            "query": {
-                "label": [int(label) for label in self.task.query_y],
-                **{phase: self.predictions(phase) for phase in self.logits},
-            },
+            **(self._numbers_to_json() if self.task.regression else self._classes_to_json()),
             "steps": [
                 {
                     "support_loss": _number(loss),
@@ -61,6 +65,26 @@ class TaskResult:
                 }
                 for loss, crcs in zip(self.mean_losses(), self.crcs, strict=True)
             ],
+        }
+
+    def _classes_to_json(self) -> dict[str, Any]:
+        return {
+            "classes": list(self.task.class_names),
+            "accuracy": {phase: self.accuracy(phase) for phase in self.logits},
+            "query": {
+                "label": [int(label) for label in self.task.query_y],
+                **{phase: self.predictions(phase) for phase in self.logits},
+            },
+        }
+
+    def _numbers_to_json(self) -> dict[str, Any]:
+        return {
+            "outputs": list(self.task.class_names),
+            "mean_squared_error": {phase: _number(self.score(phase)) for phase in self.logits},
+            "query": {
+                "target": [[float(value) for value in row] for row in self.task.query_y],
+                **{phase: [[_number(float(v)) for v in row] for row in rows] for phase, rows in self.logits.items()},
+            },
         }
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from pmeta.codegen.errors import DeviceError, LinkError
 from pmeta.codegen.manifest import Manifest
+from pmeta.codegen.targets import targets_of
 from pmeta.codegen.taskfile import Task
 from pmeta.host.events import Event, Phase, QueryDone, Resumed, SampleDone, StepDone
 from pmeta.host.link.device import Device
@@ -35,7 +36,7 @@ class Adaptation:
         self._device = device
         self._manifest = manifest
         self._support = [sample.tobytes() for sample in task.support_x]
-        self._labels = [int(label) for label in task.support_y]
+        self._targets = targets_of(task.support_y)
         self._queries = [sample.tobytes() for sample in task.query_x]
         self._id = secrets.randbits(64) | 1  # never 0, which means "not reset since the start"
         self._position: Position | None = None  # None: not known, ask the device
@@ -105,7 +106,7 @@ class Adaptation:
 
     def _adapt_sample(self, position: Position) -> Event | None:
         step, index = position
-        result = self._device.adapt(step, index, self._support[index], self._labels[index])
+        result = self._device.adapt(step, index, self._support[index], self._targets[index])
         self._position = Position(step, index + 1)
         now = result.logits.tobytes() + result.loss.tobytes()
         before = self._results.get(position)

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pmeta.codegen.targets import Target, targets_of
 from pmeta.codegen.taskfile import Task
 from pmeta.host.events import Event, Float32Array, Phase, QueryDone, SampleDone, StepDone
 
-Sample = npt.NDArray[Any]  # (C, H, W), as in the task file
+Sample = npt.NDArray[Any]  # as it travels, of the model's input shape
 
 
 class SampleOutcome(Protocol):
@@ -29,7 +30,7 @@ class SimulatedDevice(Protocol):
 
     def reset(self) -> None: ...
 
-    def adapt_sample(self, sample: Sample, label: int) -> SampleOutcome: ...
+    def adapt_sample(self, sample: Sample, target: Target) -> SampleOutcome: ...
 
     def end_step(self, samples: int) -> Sequence[str]: ...
 
@@ -43,10 +44,11 @@ class SimulatedDevice(Protocol):
 def simulated_events(simulator: SimulatedDevice, task: Task, steps: int, tensors: Sequence[str]) -> Iterator[Event]:
     """Adapts `task` in `steps` steps; `tensors` names the learned tensors whose CRC-32 a StepDone carries."""
     simulator.reset()
+    targets = targets_of(task.support_y)
     yield from _predictions(simulator, task, "before")
     for step in range(1, steps + 1):
-        for index, (sample, label) in enumerate(zip(task.support_x, task.support_y, strict=True)):
-            outcome = simulator.adapt_sample(sample, int(label))
+        for index, (sample, target) in enumerate(zip(task.support_x, targets, strict=True)):
+            outcome = simulator.adapt_sample(sample, target)
             yield SampleDone(step, index, outcome.logits, outcome.loss)
         simulator.end_step(len(task.support_x))
         yield StepDone(step, tuple(simulator.tensor_crc32(name) for name in tensors))

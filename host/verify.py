@@ -43,12 +43,13 @@ def verify(
 ) -> Iterator[Checked]:
     """Adapts `task` on both; stops at the first difference. full: compares all bytes of all tensors, not the CRC-32."""
     names = [tensor.name for tensor in manifest.tensors]
+    output = "logit" if manifest.loss == "softmax_cross_entropy" else "output"
     expected_events = simulated_events(simulator, task, manifest.steps, names)
     for event in Adaptation(device, manifest, task).events():
         if isinstance(event, Resumed):
             yield Checked(event, None)
             continue
-        difference = _compare(event, next(expected_events), names)
+        difference = _compare(event, next(expected_events), names, output)
         if isinstance(event, StepDone) and (full or difference):
             difference = _compare_tensors(event.step, device, simulator, manifest.tensors) or difference
         yield Checked(event, difference)
@@ -56,16 +57,16 @@ def verify(
             return
 
 
-def _compare(event: Event, expected: Event, tensors: Sequence[str]) -> Difference | None:
+def _compare(event: Event, expected: Event, tensors: Sequence[str], output: str) -> Difference | None:
     """By bits, after canonicalizing NaNs. Both streams have the same order, so the places agree."""
     match event, expected:
         case QueryDone(), QueryDone():
             place = f"{event.phase} adaptation, query sample {event.index}"
-            return _compare_values(place, "logit", event.logits, expected.logits)
+            return _compare_values(place, output, event.logits, expected.logits)
         case SampleDone(), SampleDone():
             place = f"step {event.step}, sample {event.index}"
             losses = np.array([event.loss]), np.array([expected.loss])
-            return _compare_values(place, "logit", event.logits, expected.logits) or _compare_values(
+            return _compare_values(place, output, event.logits, expected.logits) or _compare_values(
                 place, "loss", *losses
             )
         case StepDone(), StepDone():

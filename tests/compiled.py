@@ -25,6 +25,7 @@ from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.project.c_source import Title, library_sources, sample_bytes, state_bytes
 from pmeta.codegen.project.templates import files_in
+from pmeta.codegen.targets import Target
 
 MODEL_SOURCES = ("pmeta_model.c", "pmeta_plan.c", "pmeta_weights.c", "pmeta_weights.S")  # the others are the kernels'
 TITLE = Title(title="test", command="pmeta-gen --board native", model_sha256="0" * 64, firmware_id="5a" * 16)
@@ -122,24 +123,26 @@ class CompiledModel:
     def samples(self) -> int:
         return int(self._library.pmeta_samples())
 
-    def adapt_sample(self, sample: npt.NDArray[np.generic], label: int) -> tuple[npt.NDArray[np.float32], np.float32]:
+    def adapt_sample(
+        self, sample: npt.NDArray[np.generic], target: Target
+    ) -> tuple[npt.NDArray[np.float32], np.float32]:
         """(logits, loss) with the weights before the step."""
         logits, loss = np.empty(self.model.adaptation.ways, np.float32), ctypes.c_float()
-        status = self._adapt(sample, label, logits, loss)
+        status = self._adapt(sample, target, logits, loss)
         assert status == 0, f"pmeta_adapt_sample: status {status}"
         return logits, np.float32(loss.value)
 
-    def try_adapt_sample(self, sample: npt.NDArray[np.generic], label: int) -> int:
+    def try_adapt_sample(self, sample: npt.NDArray[np.generic], target: Target) -> int:
         """The status."""
-        return self._adapt(sample, label, np.empty(self.model.adaptation.ways, np.float32), ctypes.c_float())
+        return self._adapt(sample, target, np.empty(self.model.adaptation.ways, np.float32), ctypes.c_float())
 
     def _adapt(
-        self, sample: npt.NDArray[np.generic], label: int, logits: npt.NDArray[np.float32], loss: ctypes.c_float
+        self, sample: npt.NDArray[np.generic], target: Target, logits: npt.NDArray[np.float32], loss: ctypes.c_float
     ) -> int:
         raw = np.ascontiguousarray(sample).tobytes()
         assert len(raw) == sample_bytes(self.plan)
-        number = ctypes.c_uint32(label)
-        return int(self._library.pmeta_adapt_sample(raw, number, _pointer(logits), ctypes.byref(loss)))
+        passed = ctypes.c_uint32(target) if isinstance(target, int) else _pointer(target)
+        return int(self._library.pmeta_adapt_sample(raw, passed, _pointer(logits), ctypes.byref(loss)))
 
     def end_step(self, samples: int) -> None:
         status = self.try_end_step(samples)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -100,8 +100,15 @@ def random_chain(rng: np.random.Generator) -> Model:
     return Model(graph, _random_adaptation(rng, graph, ways))
 
 
-def random_samples(model: Model, seed: int, count: int) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
-    """(samples, labels): samples (count, *input shape) in the model's wire encoding, labels that cover every way.
+def regression(model: Model) -> Model:
+    """The same model, but it learns numbers."""
+    return Model(model.graph, replace(model.adaptation, loss="mean_squared_error"))
+
+
+def random_samples(model: Model, seed: int, count: int) -> tuple[npt.NDArray[np.generic], npt.NDArray[Any]]:
+    """(samples, targets): samples (count, *input shape) in the model's wire encoding; labels that cover every way.
+
+    A model that learns numbers gets (count, ways) float32 instead of labels.
 
     Each class has a pattern of its own under noise, so that adaptation has something to learn.
     """
@@ -111,8 +118,12 @@ def random_samples(model: Model, seed: int, count: int) -> tuple[npt.NDArray[np.
     patterns = np.random.default_rng(0).normal(size=(ways, *shape))
     values = patterns[labels] + 0.7 * rng.normal(size=(count, *shape))
     if model.adaptation.encoding.kind == "uint8":
-        return np.clip(128 + 48 * values, 0, 255).astype(np.uint8), labels
-    return values.astype(np.float32), labels
+        samples: npt.NDArray[np.generic] = np.clip(128 + 48 * values, 0, 255).astype(np.uint8)
+    else:
+        samples = values.astype(np.float32)
+    if model.adaptation.regression:
+        return samples, (np.eye(ways)[labels] + 0.1 * rng.normal(size=(count, ways))).astype(np.float32)
+    return samples, labels
 
 
 # --- graphs --------------------------------------------------------------------------------------------------

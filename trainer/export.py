@@ -59,9 +59,12 @@ def _array(tensor: Tensor) -> Float32Array:
 def from_model(model: Model, device: torch.device) -> tuple[InnerLoop, MetaParameters]:
     """The inner loop and meta-parameters of an exported model, to evaluate it.
 
-    Raises UnsupportedError for step sizes per channel, which the trainer does not apply.
+    Raises UnsupportedError for step sizes per channel and for models that learn numbers, which the trainer cannot.
     """
     graph, adaptation = model.graph, model.adaptation
+    if adaptation.regression:
+        what = "learns numbers (mean squared error), the trainer's data sets teach classes"
+        raise UnsupportedError(what, f"model '{graph.name}'", "measure it with pmeta-host simulate")
     if adaptation.alpha_in or adaptation.alpha_out:
         raise UnsupportedError("has step sizes per channel", f"model '{graph.name}'", "train without them")
     inner = InnerLoop(

@@ -115,12 +115,13 @@ class Walk:
         self.low.call("memcpy", "logits", logits, f"{4 * self.low.model.adaptation.ways}u", writes=[])
 
     def loss(self, logits: Buffer) -> Buffer:
-        """The loss head: returns the gradient of the logits."""
+        """The loss head: returns the gradient of the logits (of the outputs, with mean squared error)."""
         low = self.low
         low.enter(low.graph.nodes[-1], "loss")
         g = Buffer("logits_g", "float", logits.shape, Role.GRADIENT)
-        ways = low.model.adaptation.ways
-        low.call("*loss = pmeta_softmax_cross_entropy", ways, logits, "(int32_t)label", g, writes=[g])
+        loss, ways = low.model.adaptation.loss, low.model.adaptation.ways
+        target = "(int32_t)target" if loss == "softmax_cross_entropy" else "target"
+        low.call(f"*loss = pmeta_{loss}", ways, logits, target, g, writes=[g])
         return g
 
     # --- backward -------------------------------------------------------------------------------------------

@@ -77,6 +77,8 @@ def _header_values(plan: Plan) -> dict[str, Any]:
         "sample_bytes": sample_bytes(plan),
         "sample_layout": f"{adaptation.encoding.kind} {shape_text(plan.graph.input_shape)}, row-major",
         "ways": adaptation.ways,
+        "regression": adaptation.regression,
+        "outputs": "outputs" if adaptation.regression else "logits",
         "steps": adaptation.steps,
         "tensors": plan.learned,
         "state_bytes": state_bytes(plan),
@@ -154,7 +156,7 @@ def _program(plan: Plan, program: Program) -> dict[str, Any]:
     steps = plan.steps_of(program)
     is_adapt = bool(steps)
     parameters = "const uint8_t *sample, "
-    parameters += "uint32_t label, float *logits, float *loss" if is_adapt else "float *logits"
+    parameters += "pmeta_target target, float *logits, float *loss" if is_adapt else "float *logits"
     return {
         "name": program.name,
         "title": f"One support sample, {_steps(steps)}." if is_adapt else "One query sample.",

@@ -23,7 +23,8 @@ MAX_ARENA_BYTES = (1 << 31) - 1  # offsets are 32 bits wide
 
 def statics(plan: Plan) -> tuple[StaticObject, ...]:
     """Every static object of a bare-metal firmware."""
-    link = link_state_bytes(sample_bytes(plan), plan.model.adaptation.ways)
+    adaptation = plan.model.adaptation
+    link = link_state_bytes(sample_bytes(plan), adaptation.ways, adaptation.regression)
     return (
         StaticObject("pmeta_arena", "model", plan.arena_bytes),
         StaticObject("state", "model", STATE_BYTES),

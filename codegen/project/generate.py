@@ -168,12 +168,14 @@ def _manifest(
         boards=tuple(board.name for board in boards),
         tensors=tuple(LearnedTensor(w.name, w.layer, w.weight.shape, w.steps) for w in plan.learned),
         statics=statics(plan),
+        loss=adaptation.loss,
     )
 
 
 def _link_files(plan: Plan) -> dict[str, str]:
     """The link's loop for src/."""
-    size = link_state_bytes(sample_bytes(plan), plan.model.adaptation.ways)
+    adaptation = plan.model.adaptation
+    size = link_state_bytes(sample_bytes(plan), adaptation.ways, adaptation.regression)
     config = render("link/link_config.h.j2", link_max_payload=LINK_MAX_PAYLOAD, link_state_bytes=size)
     return {"src/link_config.h": config, **{f"src/{n}": text for n, text in files_in("link", (".c", ".h")).items()}}
 

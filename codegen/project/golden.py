@@ -6,7 +6,7 @@ an entry point of the group `pmeta.reference`, and is asked through it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -16,7 +16,9 @@ import numpy as np
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import BuildError
 from pmeta.codegen.plan.plan import Plan
+from pmeta.codegen.project.c_source import hex_float
 from pmeta.codegen.report.macs import program_macs
+from pmeta.codegen.targets import Target
 
 ENTRY_POINT_GROUP = "pmeta.reference"
 SUPPORT_SAMPLES = 3
@@ -25,10 +27,10 @@ MAX_MACS = 500_000_000  # of all steps over all support samples: half a second i
 
 @dataclass(frozen=True)
 class GoldenTask:
-    """Fixed pseudo-random input: the bytes of support samples and one query, and the labels."""
+    """Fixed pseudo-random input: the bytes of support samples and one query, and what they teach."""
 
     support: tuple[bytes, ...]
-    labels: tuple[int, ...]
+    targets: tuple[Target, ...]
     query: bytes
 
 
@@ -60,8 +62,15 @@ def golden_task(model: Model, samples: int = SUPPORT_SAMPLES) -> GoldenTask:
         encoded = [sample.tobytes() for sample in rng.integers(0, 256, shape, dtype=np.uint8)]
     else:
         encoded = [sample.astype("<f4").tobytes() for sample in rng.normal(size=shape)]
-    labels = tuple(index % model.adaptation.ways for index in range(samples))
-    return GoldenTask(tuple(encoded[:-1]), labels, encoded[-1])
+    return GoldenTask(tuple(encoded[:-1]), tuple(_targets(model, rng, samples)), encoded[-1])
+
+
+def _targets(model: Model, rng: np.random.Generator, samples: int) -> Iterator[Target]:
+    for index in range(samples):
+        if model.adaptation.regression:
+            yield rng.normal(size=model.adaptation.ways).astype(np.float32)
+        else:
+            yield index % model.adaptation.ways
 
 
 def find_reference() -> Reference:
@@ -99,7 +108,18 @@ def golden_values(
     ]
     if task.support:
         arrays += adaptation_arrays
-    return {"samples": len(task.support), "labels": [f"{label}u" for label in task.labels], "arrays": arrays}
+    return {"samples": len(task.support), "targets": _targets_array(task, ways), "arrays": arrays}
+
+
+def _targets_array(task: GoldenTask, ways: int) -> dict[str, Any]:
+    """Labels, or rows of numbers."""
+    if all(isinstance(target, int) for target in task.targets):
+        return {
+            "declaration": "uint32_t golden_targets[GOLDEN_SAMPLES]",
+            "rows": [f"{label}u" for label in task.targets],
+        }
+    rows = [", ".join(hex_float(value) for value in np.atleast_1d(target)) for target in task.targets]
+    return {"declaration": f"float golden_targets[GOLDEN_SAMPLES][{ways}]", "rows": [f"{{{row}}}" for row in rows]}
 
 
 def _words(raw: bytes) -> list[int]:

@@ -11,10 +11,10 @@ _BUFFER_BYTES = LINK_MAX_PAYLOAD + 9 + 4 + 3  # header, CRC-32; COBS code byte a
 _FIXED_BYTES = 20  # session, request CRC, adaptation id (2 words), sequence, reply length
 
 
-def link_state_bytes(sample_bytes: int, ways: int) -> int:
-    """sizeof(struct link_state): logits, fixed members, sample, receive and transmit buffer, rounded up to 8.
+def link_state_bytes(sample_bytes: int, ways: int, regression: bool = False) -> int:
+    """sizeof(struct link_state): logits, target (in regression), fixed members, sample, both buffers, rounded up to 8.
 
     The same on every target: no member is wider than 4 bytes, and none is a pointer.
     """
-    exact = 4 * ways + _FIXED_BYTES + sample_bytes + 2 * _BUFFER_BYTES
+    exact = 4 * ways * (2 if regression else 1) + _FIXED_BYTES + sample_bytes + 2 * _BUFFER_BYTES
     return (exact + 7) // 8 * 8

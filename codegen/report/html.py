@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from pmeta.codegen.adaptation import Adaptation
 from pmeta.codegen.boards import Board
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.plan.plan import Plan
@@ -23,7 +24,15 @@ from pmeta.codegen.report.figures import (
 )
 from pmeta.codegen.report.occupancy import Occupant, Scene, scenes
 from pmeta.codegen.report.picture import draw, lifetime_text
-from pmeta.codegen.report.text import bytes_text, display_name, macs_text, shape_text, short_bytes, steps_text
+from pmeta.codegen.report.text import (
+    bytes_text,
+    count_text,
+    display_name,
+    macs_text,
+    shape_text,
+    short_bytes,
+    steps_text,
+)
 
 ROLES = (
     (Role.MAP, "activation between two nodes"),
@@ -57,6 +66,12 @@ def report_html(plan: Plan, manifest: Manifest, boards: Sequence[Board]) -> str:
     )
 
 
+def _ways(adaptation: Adaptation) -> str:
+    if adaptation.regression:
+        return f"{count_text(adaptation.ways, 'output')}, mean squared error"
+    return f"{adaptation.ways} ways"
+
+
 def _facts(plan: Plan, manifest: Manifest) -> list[tuple[str, str]]:
     """What the page is about: (term, value)."""
     adaptation = plan.model.adaptation
@@ -72,7 +87,7 @@ def _facts(plan: Plan, manifest: Manifest) -> list[tuple[str, str]]:
         ("Firmware id", manifest.firmware_id),
         ("Numerics", manifest.numerics),
         ("Sample", f"{shape}, {bytes_text(manifest.sample_bytes)}"),
-        ("Adaptation", f"{display_name(adaptation.method)}, {manifest.ways} ways, {manifest.steps} steps"),
+        ("Adaptation", f"{display_name(adaptation.method)}, {_ways(adaptation)}, {manifest.steps} steps"),
         ("Attention", clip),
     ]
 

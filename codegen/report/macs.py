@@ -96,6 +96,7 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     "pmeta_max_pool_forward": _nothing,
     "pmeta_max_pool_input_gradient": _nothing,
     "*loss = pmeta_softmax_cross_entropy": _nothing,
+    "*loss = pmeta_mean_squared_error": _nothing,
 }
 
 

@@ -19,13 +19,17 @@
 #define BUFFER_BYTES           (LINK_MAX_PAYLOAD + LINK_HEADER_BYTES + LINK_CRC_BYTES + 3u)
 #define HELLO_BYTES            56u
 #define REPLY_LOGITS           ((LINK_MAX_PAYLOAD - 4u) / 4u) /* most logits in one reply, beside the loss */
-#define FIXED_BYTES            (4u * PMETA_WAYS + 20u + 2u * BUFFER_BYTES)
+#define TARGET_BYTES           (PMETA_REGRESSION ? 4u * PMETA_WAYS : 0u)
+#define FIXED_BYTES            (4u * PMETA_WAYS + TARGET_BYTES + 20u + 2u * BUFFER_BYTES)
 #define CHECK(name, condition) typedef char check_##name[(condition) ? 1 : -1]
 
 /* Everything static in the link. No member is wider than 4 bytes, none is a pointer: its size is the same on every
  * target, and codegen/project/link_size.py computes it. */
 struct link_state {
-    float logits[PMETA_WAYS];  /* of the last ADAPT or PREDICT */
+    float logits[PMETA_WAYS]; /* of the last ADAPT or PREDICT */
+#if PMETA_REGRESSION
+    float target[PMETA_WAYS]; /* of the next ADAPT */
+#endif
     uint32_t session;          /* number the host drew for its last HELLO; 0 before */
     uint32_t request_crc;      /* CRC-32 of the last request */
     uint32_t adaptation_id[2]; /* what the host called this adaptation at RESET, low word first; 0 before */
@@ -149,14 +153,28 @@ static uint8_t reset(const uint8_t *in)
     return LINK_OK;
 }
 
-static uint8_t sample_chunk(const uint8_t *in, uint32_t in_bytes)
+/* A part of what travels in chunks, for a buffer of `size` bytes. */
+static uint8_t chunk(const uint8_t *in, uint32_t in_bytes, uint8_t *buffer, uint32_t size)
 {
     const uint32_t offset = read_u32(in), count = in_bytes - 4u;
-    if (offset > PMETA_SAMPLE_BYTES || count > PMETA_SAMPLE_BYTES - offset) {
+    if (offset > size || count > size - offset) {
         return LINK_BAD_RANGE;
     }
-    memcpy(link_state.sample + offset, in + 4, count);
+    memcpy(buffer + offset, in + 4, count);
     return LINK_OK;
+}
+
+/* The target of the next sample, from the word that names it: a class by its number, numbers by their CRC-32, for they
+ * have come in chunks. Returns 0 if others have come. */
+static int find_target(uint32_t word, pmeta_target *target)
+{
+#if PMETA_REGRESSION
+    *target = link_state.target;
+    return word == pmeta_crc32(0u, (const uint8_t *)link_state.target, sizeof link_state.target);
+#else
+    *target = word;
+    return 1;
+#endif
 }
 
 static uint32_t write_logits(uint8_t *out, uint32_t first, uint32_t limit)
@@ -171,15 +189,17 @@ static uint32_t write_logits(uint8_t *out, uint32_t first, uint32_t limit)
 static uint8_t adapt(const uint8_t *in, uint8_t *out, uint32_t *bytes)
 {
     float loss;
+    pmeta_target target;
     pmeta_status status;
     if (read_u32(in) != pmeta_step() || read_u32(in + 4) != pmeta_samples()) {
         return LINK_WRONG_ORDER;
     }
-    if (read_u32(in + 12) != pmeta_crc32(0u, link_state.sample, PMETA_SAMPLE_BYTES)) {
+    if (!find_target(read_u32(in + 8), &target) ||
+        read_u32(in + 12) != pmeta_crc32(0u, link_state.sample, PMETA_SAMPLE_BYTES)) {
         return LINK_BAD_SAMPLE;
     }
     reply(LINK_BUSY, 0u);
-    status = pmeta_adapt_sample(link_state.sample, read_u32(in + 8), link_state.logits, &loss);
+    status = pmeta_adapt_sample(link_state.sample, target, link_state.logits, &loss);
     if (status == PMETA_OK) {
         write_float(out, loss);
         *bytes = 4u + write_logits(out + 4, 0u, REPLY_LOGITS);
@@ -258,6 +278,7 @@ static int length_is_right(uint8_t command, uint32_t bytes)
     case LINK_HELLO:
         return bytes == 0u;
     case LINK_SAMPLE_CHUNK:
+    case LINK_TARGET_CHUNK:
         return bytes > 4u;
     case LINK_RESTART_STEP:
     case LINK_PREDICT:
@@ -287,7 +308,11 @@ static uint8_t execute(uint8_t command, const uint8_t *in, uint32_t in_bytes, ui
     case LINK_RESET:
         return reset(in);
     case LINK_SAMPLE_CHUNK:
-        return sample_chunk(in, in_bytes);
+        return chunk(in, in_bytes, link_state.sample, PMETA_SAMPLE_BYTES);
+#if PMETA_REGRESSION
+    case LINK_TARGET_CHUNK:
+        return chunk(in, in_bytes, (uint8_t *)link_state.target, sizeof link_state.target);
+#endif
     case LINK_ADAPT:
         return adapt(in, out, bytes);
     case LINK_END_STEP:

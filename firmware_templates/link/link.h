@@ -24,7 +24,8 @@ enum link_command {
     LINK_READ_LOGITS = 0x08,
     LINK_TENSOR_CRC = 0x09,
     LINK_READ_TENSOR = 0x0a,
-    LINK_REPLY = 0x80 /* set in every frame the device sends */
+    LINK_TARGET_CHUNK = 0x0b, /* where targets are numbers */
+    LINK_REPLY = 0x80         /* set in every frame the device sends */
 };
 
 /* Status of a reply; 1 .. 15 are the values of pmeta_status. */
@@ -38,8 +39,8 @@ enum link_status {
     LINK_NO_SESSION = 21,      /* not the session of the last HELLO: say HELLO first */
     LINK_WRONG_SEQUENCE = 22,  /* neither the next request nor a repetition of the last */
     LINK_WRONG_ORDER = 23,     /* not the step or sample that comes next */
-    LINK_BAD_SAMPLE = 24,      /* the sample buffer has another CRC-32 */
-    LINK_BAD_RANGE = 25        /* outside the sample, the logits or what fits in a reply */
+    LINK_BAD_SAMPLE = 24,      /* the sample or target buffer has another CRC-32 */
+    LINK_BAD_RANGE = 25        /* outside the sample, the target, the logits or what fits in a reply */
 };
 
 /* Serves requests until board_receive() says that the link is closed. */

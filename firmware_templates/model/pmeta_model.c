@@ -14,7 +14,7 @@
 static struct {
     uint32_t step_minus_1; /* so that zeroed memory is a valid start */
     uint32_t samples;      /* received in this step */
-    uint32_t support_crc;  /* of this step's samples and labels so far */
+    uint32_t support_crc;  /* of this step's samples and targets so far */
     uint32_t expected_crc; /* of step 1's */
 } state;
 
@@ -87,13 +87,58 @@ uint32_t pmeta_crc32(uint32_t crc, const uint8_t *bytes, uint32_t count)
     return ~crc;
 }
 
-pmeta_status pmeta_adapt_sample(const uint8_t *sample, uint32_t label, float *logits, float *loss)
+#if PMETA_REGRESSION
+
+static uint32_t target_bits(pmeta_target target, uint32_t index)
+{
+    uint32_t bits;
+    memcpy(&bits, &target[index], sizeof bits);
+    return bits;
+}
+
+static int target_is_possible(pmeta_target target)
+{
+    for (uint32_t n = 0; n < PMETA_WAYS; n++) {
+        if ((target_bits(target, n) & 0x7f800000u) == 0x7f800000u) { /* infinite or NaN */
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static uint32_t target_crc32(uint32_t crc, pmeta_target target)
+{
+    for (uint32_t n = 0; n < PMETA_WAYS; n++) {
+        uint8_t bytes[4];
+        put_u32(bytes, target_bits(target, n));
+        crc = pmeta_crc32(crc, bytes, sizeof bytes);
+    }
+    return crc;
+}
+
+#else
+
+static int target_is_possible(pmeta_target target)
+{
+    return target < PMETA_WAYS;
+}
+
+static uint32_t target_crc32(uint32_t crc, pmeta_target target)
+{
+    uint8_t bytes[4];
+    put_u32(bytes, target);
+    return pmeta_crc32(crc, bytes, sizeof bytes);
+}
+
+#endif
+
+pmeta_status pmeta_adapt_sample(const uint8_t *sample, pmeta_target target, float *logits, float *loss)
 {
     if (pmeta_step() > PMETA_STEPS) {
         return PMETA_ERROR_FINISHED;
     }
-    if (label >= PMETA_WAYS) {
-        return PMETA_ERROR_LABEL;
+    if (!target_is_possible(target)) {
+        return PMETA_ERROR_TARGET;
     }
     if (state.samples == 0u) {
         for (uint32_t t = 0; t < PMETA_TENSORS; t++) {
@@ -102,12 +147,10 @@ pmeta_status pmeta_adapt_sample(const uint8_t *sample, uint32_t label, float *lo
             }
         }
     }
-    uint8_t label_bytes[4];
-    put_u32(label_bytes, label);
     state.support_crc = pmeta_crc32(state.support_crc, sample, PMETA_SAMPLE_BYTES);
-    state.support_crc = pmeta_crc32(state.support_crc, label_bytes, sizeof label_bytes);
+    state.support_crc = target_crc32(state.support_crc, target);
     state.samples++;
-    pmeta_plan_adapt(pmeta_step(), sample, label, logits, loss);
+    pmeta_plan_adapt(pmeta_step(), sample, target, logits, loss);
     return PMETA_OK;
 }
 

@@ -67,7 +67,7 @@ static void check_step(uint32_t step)
     for (uint32_t n = 0; n < GOLDEN_SAMPLES; n++) {
         float logits[PMETA_WAYS];
         float loss = 0.0f;
-        if (pmeta_adapt_sample(golden_support[n], golden_labels[n], logits, &loss) != PMETA_OK) {
+        if (pmeta_adapt_sample(golden_support[n], golden_targets[n], logits, &loss) != PMETA_OK) {
             logits_failed++;
         }
         logits_failed += differing(logits, golden_logits[step - 1u][n], PMETA_WAYS);

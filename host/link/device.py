@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pmeta.codegen.errors import DeviceError
 from pmeta.codegen.manifest import Manifest
+from pmeta.codegen.targets import Target, target_bytes
 from pmeta.host.link.frames import MAX_PAYLOAD, Command
 from pmeta.host.link.protocol import Client
 
@@ -102,10 +103,11 @@ class Device:
         """Back to the meta-trained weights, before step 1; the device keeps the id (64 bits, not 0) until the next."""
         self._expect(Command.RESET, struct.pack("<Q", adaptation_id), 0)
 
-    def adapt(self, step: int, index: int, sample: bytes, label: int) -> SampleResult:
-        """Support sample number `index` (from 0) of step `step` (from 1)."""
+    def adapt(self, step: int, index: int, sample: bytes, target: Target) -> SampleResult:
+        """Support sample number `index` (from 0) of step `step` (from 1), and its class or numbers."""
         crc = self._send_sample(sample)
-        payload = self._request(Command.ADAPT, struct.pack("<4I", step, index, label, crc))
+        word = target if isinstance(target, int) else self._send(Command.TARGET_CHUNK, target_bytes(target))
+        payload = self._request(Command.ADAPT, struct.pack("<4I", step, index, word, crc))
         if len(payload) < 4:
             raise self._nonsense("ADAPT", len(payload))
         loss = np.frombuffer(payload[:4], "<f4").astype(np.float32)[0]
@@ -147,10 +149,14 @@ class Device:
         """Fills the device's sample buffer; returns the CRC-32 that ADAPT and PREDICT name it by."""
         if len(sample) != self._sizes.sample_bytes:
             raise ValueError(f"a sample of {len(sample)} bytes, the device takes {self._sizes.sample_bytes}")
+        return self._send(Command.SAMPLE_CHUNK, sample)
+
+    def _send(self, chunk: Command, data: bytes) -> int:
+        """Fills one of the device's buffers, in chunks; returns the CRC-32 of all."""
         part = self._sizes.max_payload - 4
-        for offset in range(0, len(sample), part):
-            self._expect(Command.SAMPLE_CHUNK, struct.pack("<I", offset) + sample[offset : offset + part], 0)
-        return zlib.crc32(sample)
+        for offset in range(0, len(data), part):
+            self._expect(chunk, struct.pack("<I", offset) + data[offset : offset + part], 0)
+        return zlib.crc32(data)
 
     def _logits(self, payload: bytes) -> Float32Array:
         """The logits at the front of a reply, and those that did not fit into it."""

@@ -34,13 +34,14 @@ class Command(IntEnum):
     READ_LOGITS = 0x08
     TENSOR_CRC = 0x09
     READ_TENSOR = 0x0A
+    TARGET_CHUNK = 0x0B
 
 
 class Status(IntEnum):
     """What the device answers; 1 to 7 come from pmeta_model, the others from the link."""
 
     OK = 0
-    LABEL = 1
+    TARGET = 1
     FINISHED = 2
     COUNT = 3
     SUPPORT = 4

@@ -71,11 +71,14 @@ class Refused(DeviceError):
 
 
 SENTENCES: dict[int, tuple[str, str]] = {
-    Status.LABEL: ("the label is not below the number of ways", "check the task file"),
+    Status.TARGET: (
+        "the label is not below the number of ways, or a target's number not finite",
+        "check the task file",
+    ),
     Status.FINISHED: ("all steps are done", "reset before adapting again"),
     Status.COUNT: ("the step has another number of samples than the device received", "run again"),
     Status.SUPPORT: (
-        "these samples or labels differ from step 1's",
+        "these samples or targets differ from step 1's",
         "send the same support set in the same order in every step",
     ),
     Status.TENSOR: ("there is no such tensor, or the range is outside it", "generate and upload the project again"),

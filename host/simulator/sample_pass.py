@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, Model
 from pmeta.codegen.graph import Float32Array, Graph
+from pmeta.codegen.targets import Target
 from pmeta.host.simulator.attention import attention
-from pmeta.host.simulator.operators import SIMULATED, SIMULATED_LAYERS
+from pmeta.host.simulator.operators import SIMULATED, SIMULATED_LAYERS, SIMULATED_LOSSES
 from pmeta.host.simulator.operators.operator import Contribution, Gamma, Weights
-from pmeta.host.simulator.operators.softmax_cross_entropy import loss_and_gradient
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def run_forward(model: Model, weights: Weights, x: Float32Array) -> ForwardPass:
     return ForwardPass(activations[model.graph.output], saved)
 
 
-def run_sample(model: Model, weights: Weights, step: int, x: Float32Array, label: int) -> SamplePass:
+def run_sample(model: Model, weights: Weights, step: int, x: Float32Array, target: Target) -> SamplePass:
     """Forward, loss, and backward down to the lowest layers that are updated in `step` (1..K)."""
     forward = run_forward(model, weights, x)
-    loss, g = loss_and_gradient(forward.logits, label)
+    loss, g = SIMULATED_LOSSES[model.adaptation.loss](forward.logits, target)
     learned = model.learned_in_step(step)
     learning = {weight.layer for weight in learned}
     depends = _depend_on(model.graph, learning)

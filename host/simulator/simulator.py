@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import DataError, DeviceError, UnsupportedError
 from pmeta.codegen.graph import Float32Array
+from pmeta.codegen.targets import Target, target_bytes, target_problem
 from pmeta.host.simulator.arithmetic import canonical_bytes, crc32
 from pmeta.host.simulator.sample_pass import SamplePass, decode, run_forward, run_sample
 
@@ -54,13 +55,13 @@ class Simulator:
         """Back to the meta-trained weights and the first step."""
         self._weights: dict[str, Float32Array] = dict(self._model.graph.weights)
         self._step = 1
-        self._expected_crc = 0  # of step 1's samples and labels
+        self._expected_crc = 0  # of step 1's samples and targets
         self.restart_step()
 
     def restart_step(self) -> None:
         """Drop what the current step has accumulated, so that it can be sent again."""
         self._samples = 0
-        self._support_crc = 0  # of this step's samples and labels so far
+        self._support_crc = 0  # of this step's samples and targets so far
         learned = () if self.finished else self._model.learned_in_step(self._step)
         self._accumulators = {weight.name: np.zeros_like(self._weights[weight.name]) for weight in learned}
 
@@ -83,32 +84,32 @@ class Simulator:
     def finished(self) -> bool:
         return self._step > self._model.adaptation.steps
 
-    def adapt_sample(self, sample: Sample, label: int) -> SampleResult:
+    def adapt_sample(self, sample: Sample, target: Target) -> SampleResult:
         """Add one support sample to the gradients of this step; raises DeviceError or DataError, then unchanged."""
-        traced = self.trace_sample(sample, label)
+        traced = self.trace_sample(sample, target)
         with np.errstate(all="ignore"):
             for name, contribution in traced.contributions.items():
                 self._accumulators[name] = contribution.added_to(self._accumulators[name])
         self._samples += 1
-        for part in (sample.tobytes(), label.to_bytes(4, "little")):
+        for part in (sample.tobytes(), target_bytes(target)):
             self._support_crc = zlib.crc32(part, self._support_crc)
         return SampleResult(traced.forward.logits, traced.loss)
 
-    def trace_sample(self, sample: Sample, label: int) -> SamplePass:
+    def trace_sample(self, sample: Sample, target: Target) -> SamplePass:
         """All that `adapt_sample` would compute for this sample, without adding it."""
         self._refuse_when_finished()
-        if not 0 <= label < self._model.adaptation.ways:
-            ways = self._model.adaptation.ways
-            raise DeviceError(f"label {label} is out of range", WHERE, f"use labels 0 to {ways - 1}")
+        problem = target_problem(target, self._model.adaptation.loss, self._model.adaptation.ways)
+        if problem:
+            raise DeviceError(problem, WHERE, "use a task file made for this model")
         x = self._decoded(sample)
         with np.errstate(all="ignore"):
-            return run_sample(self._model, self._weights, self._step, x, label)
+            return run_sample(self._model, self._weights, self._step, x, target)
 
     def end_step(self, samples: int) -> tuple[str, ...]:
         """Update the weights and go to the next step; `samples` is how many the host believes it sent.
 
         Returns the names of the updated weights: in layer order, a layer's weight before its bias. Raises DeviceError
-        for a wrong count, then unchanged, and for other samples or labels than in step 1, then at the step's start.
+        for a wrong count, then unchanged, and for other samples or targets than in step 1, then at the step's start.
         """
         self._refuse_when_finished()
         if samples != self._samples or samples < 1:
@@ -120,7 +121,9 @@ class Simulator:
         elif self._support_crc != self._expected_crc:
             self.restart_step()
             raise DeviceError(
-                f"step {self._step} has other samples or labels than step 1", WHERE, "send the same again in every step"
+                f"step {self._step} has other samples or targets than step 1",
+                WHERE,
+                "send the same again in every step",
             )
         learned = self._model.learned_in_step(self._step)
         with np.errstate(all="ignore"):

@@ -20,7 +20,7 @@ from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.project.golden import SUPPORT_SAMPLES, find_reference, golden_values
 from pmeta.codegen.project.templates import files_in, render, template_text
 from tests.compiled import compiler, write_library
-from tests.models import random_4conv, random_chain
+from tests.models import random_4conv, random_chain, regression
 
 pytestmark = pytest.mark.differential
 
@@ -69,6 +69,8 @@ def learning_chain(seed: int) -> Model:
 @pytest.mark.parametrize("seed", range(1000, 1004))
 def test_random_chains(seed: int, tmp_path: Path) -> None:
     model = learning_chain(seed)
+    if seed % 2:
+        model = regression(model)
     lines = run(build(model, tmp_path))
     assert lines[-1] == "DONE"
     assert len(lines) == 3 * model.adaptation.steps + 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 
 from tests.compiled import CompiledModel
-from tests.models import random_4conv, random_samples
+from tests.models import random_4conv, random_samples, regression
 
 pytestmark = pytest.mark.differential
 
-OK, LABEL, FINISHED, COUNT, SUPPORT, TENSOR, STATE, CAPACITY = range(8)
+OK, TARGET, FINISHED, COUNT, SUPPORT, TENSOR, STATE, CAPACITY = range(8)
 STEPS = 3
 
 
@@ -48,8 +49,8 @@ def adapt_step(library: CompiledModel) -> None:
 def test_refusals_change_nothing(library: CompiledModel) -> None:
     library.adapt_sample(SAMPLES[0], int(LABELS[0]))
     before = snapshot(library)
-    assert library.try_adapt_sample(SAMPLES[0], 5) == LABEL
-    assert library.try_adapt_sample(SAMPLES[0], 2**32 - 1) == LABEL
+    assert library.try_adapt_sample(SAMPLES[0], 5) == TARGET
+    assert library.try_adapt_sample(SAMPLES[0], 2**32 - 1) == TARGET
     assert [library.try_end_step(n) for n in (0, 2, 2**32 - 1)] == [COUNT] * 3
     assert library.try_read(0, 0, 2**20) == TENSOR
     assert library.try_read(0, 2**32 - 4, 8) == TENSOR
@@ -57,6 +58,26 @@ def test_refusals_change_nothing(library: CompiledModel) -> None:
     assert library.load(b"\0" * library.state_bytes) == STATE
     assert snapshot(library) == before
     assert library.try_end_step(1) == OK
+
+
+def test_targets_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    """And others than in step 1, to the last bit."""
+    model = regression(random_4conv(2, width=4, steps=2))
+    library = CompiledModel(model, tmp_path)
+    library.reset()
+    samples, targets = random_samples(model, 3, 2)
+    library.adapt_sample(samples[0], targets[0])
+    before = snapshot(library)
+    for number, index in itertools.product((np.inf, -np.inf, np.nan), (0, 4)):
+        bad = targets[1].copy()
+        bad[index] = number
+        assert library.try_adapt_sample(samples[1], bad) == TARGET
+    assert snapshot(library) == before
+    library.end_step(1)
+    other = targets[0].copy()
+    other[4] = np.nextafter(other[4], np.float32(9))
+    library.adapt_sample(samples[0], other)
+    assert library.try_end_step(1) == SUPPORT
 
 
 def test_after_the_last_step_only_reset_and_predict(library: CompiledModel) -> None:

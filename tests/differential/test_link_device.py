@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import struct
 import subprocess
@@ -91,7 +92,7 @@ class RandomHost:
         crc = zlib.crc32(self.device_sample)
         requests = [(Command.HELLO, b""), (Command.RESET, self.rng.randbytes(8))]
         for step in range(1, 5):
-            requests += [(Command.ADAPT, struct.pack("<4I", step, 0, 1, crc))]
+            requests += [(Command.ADAPT, struct.pack("<4I", step, 0, self.target_word(), crc))]
             requests += [(Command.END_STEP, struct.pack("<2I", step, 1))]
         wire = b""
         for command, payload in requests:
@@ -124,7 +125,14 @@ class RandomHost:
                 return struct.pack("<I", offset) + self.rng.randbytes(self.rng.randint(0, 236))
             case Command.ADAPT:
                 crc = word(zlib.crc32(self.device_sample))
-                return struct.pack("<4I", word(library.step), word(library.samples), word(2, 9), crc)
+                named = word(self.target_word(), 9)
+                return struct.pack("<4I", word(library.step), word(library.samples), named, crc)
+            case Command.TARGET_CHUNK:
+                offset = word(4 * self.rng.randrange(library.ways), 4 * library.ways + 5)
+                numbers = [self.rng.gauss(0, 1) for _ in range(self.rng.randint(0, 9))]
+                if self.rng.random() < 0.1:
+                    numbers.append(math.inf)
+                return struct.pack(f"<I{len(numbers)}f", offset, *numbers)
             case Command.END_STEP:
                 return struct.pack("<2I", word(library.step), word(library.samples))
             case Command.RESTART_STEP:
@@ -139,17 +147,21 @@ class RandomHost:
 
     device_library: FakeLibrary
     device_sample: bytearray
+    device_target: bytearray
+
+    def target_word(self) -> int:
+        return zlib.crc32(self.device_target) if self.device_library.regression else 1
 
 
-@pytest.mark.parametrize("ways", [5, 150])
-def test_same_bytes_as_the_python_reading(tmp_path: Path, ways: int) -> None:
+@pytest.mark.parametrize(("ways", "regression"), [(5, False), (150, False), (5, True), (150, True)])
+def test_same_bytes_as_the_python_reading(tmp_path: Path, ways: int, regression: bool) -> None:
     """Several thousand requests; every command and status must have been met."""
-    program = build_device(tmp_path, ways)
+    program = build_device(tmp_path, ways, regression)
     met: Counter[tuple[int, int]] = Counter()
     for seed in range(3):
-        library = FakeLibrary(ways)
+        library = FakeLibrary(ways, regression)
         reading, host = FakeDevice(library), RandomHost(seed)
-        host.device_library, host.device_sample = library, reading._sample
+        host.device_library, host.device_sample, host.device_target = library, reading._sample, reading._target
         stream, expected = b"", b""
         for _ in range(2000):
             sent = host.next_bytes()
@@ -160,7 +172,7 @@ def test_same_bytes_as_the_python_reading(tmp_path: Path, ways: int) -> None:
             reply = decode_frame(encoded)
             met[reply.command & 0x7F, reply.status] += 1
     ok = {command for command, status in met if status == 0}
-    assert ok >= set(Command)
+    assert ok >= set(Command) - ({Command.TARGET_CHUNK} if not regression else set())
     assert {status for _, status in met} >= {0, 1, 2, 3, 4, 5, *range(16, 26)}
 
 
@@ -238,19 +250,19 @@ LINES = {
 }
 
 
-def adapt_over(device: DeviceProcess, faults: Faults, seed: int) -> str:
+def adapt_over(device: DeviceProcess, faults: Faults, seed: int, regression: bool = False) -> str:
     """One task over a faulty line: "right", "resumed" (and right) or "LinkError"; anything else fails the test.
 
     The device is right, so a DeviceError is the protocol's mistake, and SessionLost must never reach the user.
     """
-    task = fake_task(seed)
+    task = fake_task(seed, regression=regression)
 
     def connect() -> Transport:
         return FaultyTransport(device.connect(), faults, device)
 
     try:
         with Device(Client(connect, "faulty line", TIMEOUTS)) as client:
-            events = list(Adaptation(client, fake_manifest(), task).events())
+            events = list(Adaptation(client, fake_manifest(regression=regression), task).events())
     except SessionLost:
         raise
     except LinkError:
@@ -277,19 +289,32 @@ def test_right_or_a_clear_error(device: DeviceProcess, line: str) -> None:
         assert outcomes["LinkError"] <= most, "repeating and resuming should have mastered this"
 
 
+def test_numbers_are_taught_right_over_a_bad_line(tmp_path: Path) -> None:
+    device = DeviceProcess(build_device(tmp_path, regression=True))
+    outcomes = Counter(
+        adapt_over(device, Faults(f"numbers {seed}", flip=0.03, lose=0.02, restart=0.01), seed, regression=True)
+        for seed in range(TASKS)
+    )
+    assert outcomes["LinkError"] == 0 and outcomes["resumed"] > 0
+    device.stop()
+
+
 # --- Size and warnings
 
 
 @pytest.mark.parametrize(("sample_bytes", "ways"), [(784, 5), (700, 5), (1, 1), (21168, 20), (3, 2), (4096, 150)])
 @pytest.mark.parametrize("compiler", ["gcc", "clang", "arm-none-eabi-gcc"])
-def test_size_of_the_state_is_known_to_the_byte(tmp_path: Path, compiler: str, sample_bytes: int, ways: int) -> None:
-    write_headers(tmp_path, sample_bytes, ways)
+@pytest.mark.parametrize("regression", [False, True])
+def test_size_of_the_state_is_known_to_the_byte(
+    tmp_path: Path, compiler: str, sample_bytes: int, ways: int, regression: bool
+) -> None:
+    write_headers(tmp_path, sample_bytes, ways, regression=regression)
     compile_link(compiler, tmp_path)
     with (tmp_path / "link.o").open("rb") as file:
         symbols = list(ELFFile(file).get_section_by_name(".symtab").iter_symbols())
     objects = {symbol.name: symbol["st_size"] for symbol in symbols if symbol["st_info"]["type"] == "STT_OBJECT"}
     in_ram = {name: size for name, size in objects.items() if "switch" not in name and size}
-    assert in_ram == {"link_state": link_state_bytes(sample_bytes, ways)}
+    assert in_ram == {"link_state": link_state_bytes(sample_bytes, ways, regression)}
 
 
 @pytest.mark.parametrize("wrong", [-8, 8, 4])

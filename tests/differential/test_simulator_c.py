@@ -12,10 +12,11 @@ import pytest
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
+from pmeta.codegen.targets import targets_of
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
 from tests.compiled import CompiledModel
-from tests.models import random_4conv, random_chain, random_samples
+from tests.models import random_4conv, random_chain, random_samples, regression
 
 pytestmark = pytest.mark.differential
 
@@ -25,17 +26,17 @@ def assert_same_adaptation(
 ) -> None:
     """Adapt both; every number must have the same bits."""
     compiled, simulator = CompiledModel(model, folder, strategies=strategies), Simulator(model)
-    support, labels = random_samples(model, 1, samples)
+    support, targets = random_samples(model, 1, samples)
     query, _ = random_samples(model, 2, queries)
     compiled.reset()
     compiled.poison()
     assert_same_predictions(compiled, simulator, query)
     for step in range(1, model.adaptation.steps + 1):
-        for index, (sample, label) in enumerate(zip(support, labels, strict=True)):
+        for index, (sample, target) in enumerate(zip(support, targets_of(targets), strict=True)):
             where = f"step {step}, sample {index}"
             compiled.poison_free_bytes(step)
-            logits, loss = compiled.adapt_sample(sample, int(label))
-            expected = simulator.adapt_sample(sample, int(label))
+            logits, loss = compiled.adapt_sample(sample, target)
+            expected = simulator.adapt_sample(sample, target)
             assert canonical_bytes(logits) == canonical_bytes(expected.logits), f"{where}: logits"
             assert canonical_bytes(loss) == canonical_bytes(expected.loss), f"{where}: loss"
             if index == 1:  # prediction is allowed within a step, and leaves the sums of gradients alone
@@ -60,8 +61,10 @@ def assert_same_predictions(compiled: CompiledModel, simulator: Simulator, query
 
 @pytest.mark.parametrize("seed", range(300))  # thousands: make fuzz
 def test_random_chains(seed: int, tmp_path: Path) -> None:
-    """Any operators, windows, step sizes, attention and strategies of the plan."""
+    """Any operators, windows, step sizes, attention, loss heads and strategies of the plan."""
     model = random_chain(np.random.default_rng(seed))
+    if seed % 4 == 3:
+        model = regression(model)
     if not model.learned_weights:
         with pytest.raises(ModelError, match="nothing would learn"):
             CompiledModel(model, tmp_path)

@@ -12,7 +12,7 @@ from pmeta.codegen.boards import BOARDS
 from pmeta.codegen.modelfile import save_model
 from pmeta.codegen.project import constants
 from pmeta.codegen.project.generate import generate, write_project
-from tests.models import random_4conv, random_chain
+from tests.models import random_4conv, random_chain, regression
 
 pytestmark = pytest.mark.emulated
 
@@ -21,6 +21,7 @@ MODELS = {
     "4conv": lambda: random_4conv(7, width=8, steps=2, rho=(300, 300)),
     "chain 3": lambda: random_chain(np.random.default_rng(3)),
     "chain 11": lambda: random_chain(np.random.default_rng(11)),
+    "numbers": lambda: regression(random_4conv(8, width=4, steps=2)),
 }
 
 

@@ -16,23 +16,26 @@ WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wpedan
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
-def write_headers(folder: Path, sample_bytes: int = SAMPLE_BYTES, ways: int = 5, state_bytes: int = 0) -> None:
+def write_headers(
+    folder: Path, sample_bytes: int = SAMPLE_BYTES, ways: int = 5, state_bytes: int = 0, regression: bool = False
+) -> None:
     """The two generated headers that the link includes; state_bytes 0: the right figure."""
     environment = Environment(loader=FileSystemLoader(TEMPLATES), keep_trailing_newline=True)
     names = [tensor.name for tensor in TENSORS]
     model = {"sample_bytes": sample_bytes, "ways": ways, "steps": STEPS, "tensors": names, "state_bytes": 0}
+    model |= {"regression": regression, "outputs": "outputs"}
     link = {
         "link_max_payload": LINK_MAX_PAYLOAD,
-        "link_state_bytes": state_bytes or link_state_bytes(sample_bytes, ways),
+        "link_state_bytes": state_bytes or link_state_bytes(sample_bytes, ways, regression),
     }
     for template, values in (("model/pmeta_model.h.j2", model), ("link/link_config.h.j2", link)):
         text = environment.get_template(template).render(values)
         (folder / Path(template).stem).write_text(text, encoding="utf-8")
 
 
-def build_device(folder: Path, ways: int = 5) -> Path:
+def build_device(folder: Path, ways: int = 5, regression: bool = False) -> Path:
     """The program; reads the link's bytes from standard input, writes to standard output."""
-    write_headers(folder, ways=ways)
+    write_headers(folder, ways=ways, regression=regression)
     sources = [TEMPLATES / "link" / "link.c", TEMPLATES / "link" / "main.c"]
     sources += [Path(__file__).parent / name for name in ("fake_model.c", "fake_board.c")]
     program = folder / "device"

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pmeta.codegen.targets import Target
 from pmeta.host.link.device import SampleResult
 from pmeta.host.link.frames import Status
 from tests.link_support.fake_library import FIRMWARE_ID, LibraryError
@@ -24,6 +25,7 @@ class Library(Protocol):
     """pmeta_model.h in Python; refusals raise LibraryError."""
 
     ways: int
+    regression: bool
     steps: int
     sample_bytes: int
     tensors: int
@@ -33,7 +35,7 @@ class Library(Protocol):
     def reset(self) -> None: ...
     def restart_step(self) -> None: ...
     def predict(self, sample: bytes) -> npt.NDArray[np.float32]: ...
-    def adapt(self, sample: bytes, label: int) -> SampleResult: ...
+    def adapt(self, sample: bytes, target: Target) -> SampleResult: ...
     def end_step(self, samples: int) -> None: ...
     def tensor(self, number: int) -> bytes: ...
 
@@ -54,6 +56,7 @@ class FakeDevice:
         self._request_crc: int | None = None
         self._reply = b""
         self._sample = bytearray(library.sample_bytes)
+        self._target = bytearray(4 * library.ways)  # where the library learns numbers
         self._logits = np.zeros(library.ways, np.float32)
 
     def receive(self, data: bytes) -> bytes:
@@ -84,7 +87,7 @@ class FakeDevice:
         """BUSY where the command computes, and the reply."""
         self._busy = b""
         try:
-            if not (len(payload) > 4 if command == 3 else len(payload) == LENGTHS.get(command, len(payload))):
+            if not (len(payload) > 4 if command in (3, 11) else len(payload) == LENGTHS.get(command, len(payload))):
                 raise Refusal(BAD_LENGTH)
             result, status = self._dispatch(raw, command, payload), OK
         except Refusal as refusal:
@@ -105,15 +108,17 @@ class FakeDevice:
                 self._adaptation_id = struct.unpack("<Q", payload)[0]
                 library.reset()
             case 3:
-                end = words[0] + len(payload) - 4
-                if end > library.sample_bytes:
-                    raise Refusal(BAD_RANGE)
-                self._sample[words[0] : end] = payload[4:]
+                fill(self._sample, words[0], payload[4:])
+            case 11 if library.regression:
+                fill(self._target, words[0], payload[4:])
             case 4:
                 if words[:2] != (library.step, library.samples):
                     raise Refusal(WRONG_ORDER)
+                if library.regression and zlib.crc32(self._target) != words[2]:
+                    raise Refusal(BAD_SAMPLE)
                 self._accept(raw, words[3])
-                result = library.adapt(bytes(self._sample), words[2])
+                target = np.frombuffer(self._target, "<f4").copy() if library.regression else words[2]
+                result = library.adapt(bytes(self._sample), target)
                 self._logits = result.logits
                 return result.loss.tobytes() + self._some_logits(0)
             case 5 | 6 if words[0] != library.step:
@@ -151,6 +156,13 @@ class FakeDevice:
 
     def _some_logits(self, first: int) -> bytes:
         return self._logits[first : first + (MAX_PAYLOAD - 4) // 4].tobytes()
+
+
+def fill(buffer: bytearray, offset: int, part: bytes) -> None:
+    """A chunk; Refusal where it reaches beyond the buffer."""
+    if offset + len(part) > len(buffer):
+        raise Refusal(BAD_RANGE)
+    buffer[offset : offset + len(part)] = part
 
 
 def answer(request: bytes, status: int, payload: bytes = b"") -> bytes:

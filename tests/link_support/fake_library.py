@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.manifest import LearnedTensor, Manifest
+from pmeta.codegen.targets import Target, target_bytes, target_problem, targets_of
 from pmeta.codegen.taskfile import Task
 from pmeta.host.link.device import SampleResult
 from pmeta.host.link.frames import Status
@@ -32,8 +33,9 @@ class LibraryError(Exception):
 class FakeLibrary:
     """The calls of pmeta_model.h."""
 
-    def __init__(self, ways: int = 5) -> None:
+    def __init__(self, ways: int = 5, regression: bool = False) -> None:
         self.ways = ways
+        self.regression = regression
         self.steps = STEPS
         self.sample_bytes = SAMPLE_BYTES
         self.tensors = len(TENSORS)
@@ -54,13 +56,14 @@ class FakeLibrary:
         numbers = [(crc ^ (i * 2654435761 % (1 << 32))) >> 8 for i in range(self.ways)]
         return np.array(numbers, np.float32)
 
-    def adapt(self, sample: bytes, label: int) -> SampleResult:
-        if label >= self.ways:
-            raise LibraryError(Status.LABEL)
+    def adapt(self, sample: bytes, target: Target) -> SampleResult:
+        if target_problem(target, "mean_squared_error" if self.regression else "softmax_cross_entropy", self.ways):
+            raise LibraryError(Status.TARGET)
         if self.step > self.steps:
             raise LibraryError(Status.FINISHED)
-        loss = np.float32((zlib.crc32(sample, self.weights) & 0xFFFF) + label)
-        self.gradient = zlib.crc32(bytes([label]), zlib.crc32(sample, self.gradient))
+        taught = zlib.crc32(target_bytes(target))
+        loss = np.float32((zlib.crc32(sample, self.weights) & 0xFFFF) + (taught & 0xFF))
+        self.gradient = zlib.crc32(target_bytes(target), zlib.crc32(sample, self.gradient))
         self.samples += 1
         return SampleResult(self.predict(sample), loss)
 
@@ -89,15 +92,15 @@ class FakeLibrary:
 class FakeSimulator:
     """FakeLibrary with the simulator's calls; `spoil` changes one element of one tensor after one step."""
 
-    def __init__(self, spoil: tuple[int, str, int] | None = None) -> None:
-        self._library = FakeLibrary()
+    def __init__(self, spoil: tuple[int, str, int] | None = None, regression: bool = False) -> None:
+        self._library = FakeLibrary(regression=regression)
         self._spoil = spoil
 
     def reset(self) -> None:
         self._library.reset()
 
-    def adapt_sample(self, sample: npt.NDArray[Any], label: int) -> SampleResult:
-        return self._library.adapt(sample.tobytes(), label)
+    def adapt_sample(self, sample: npt.NDArray[Any], target: Target) -> SampleResult:
+        return self._library.adapt(sample.tobytes(), target)
 
     def end_step(self, samples: int) -> tuple[str, ...]:
         self._library.end_step(samples)
@@ -117,7 +120,7 @@ class FakeSimulator:
         return zlib.crc32(self.tensor_bytes(name))
 
 
-def fake_manifest(firmware_id: bytes = FIRMWARE_ID) -> Manifest:
+def fake_manifest(firmware_id: bytes = FIRMWARE_ID, regression: bool = False) -> Manifest:
     """The manifest of a project whose library is the fake one."""
     return Manifest(
         firmware_id=firmware_id.hex(),
@@ -131,10 +134,11 @@ def fake_manifest(firmware_id: bytes = FIRMWARE_ID) -> Manifest:
         boards=("native",),
         tensors=TENSORS,
         statics=(),
+        loss="mean_squared_error" if regression else "softmax_cross_entropy",
     )
 
 
-def fake_task(seed: int = 0, shots: int = 1, queries: int = 2) -> Task:
+def fake_task(seed: int = 0, shots: int = 1, queries: int = 2, regression: bool = False) -> Task:
     rng = np.random.default_rng(seed)
     labels = np.arange(5 * shots, dtype=np.uint8) % 5
 
@@ -142,7 +146,9 @@ def fake_task(seed: int = 0, shots: int = 1, queries: int = 2) -> Task:
         values = rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
         return np.where(rng.random(values.shape) < 0.3, np.uint8(0), values)  # zeros are what COBS is about
 
-    return Task(samples(5 * shots), labels, samples(queries), labels[:queries], tuple("abcde"), f"fake {seed}")
+    support, query = samples(5 * shots), samples(queries)
+    targets = rng.normal(size=(5 * shots, 5)).astype(np.float32) if regression else labels
+    return Task(support, targets, query, targets[:queries], tuple("abcde"), f"fake {seed}")
 
 
 @dataclass(frozen=True)
@@ -154,12 +160,12 @@ class Expected:
 
 def expected_results(task: Task) -> Expected:
     """Computed without the host code under test."""
-    library = FakeLibrary()
+    library = FakeLibrary(regression=task.regression)
     queries = [sample.tobytes() for sample in task.query_x]
     numbers: list[bytes | tuple[int, ...]] = [library.predict(query).tobytes() for query in queries]
     for _ in range(STEPS):
-        for sample, label in zip(task.support_x, task.support_y, strict=True):
-            result = library.adapt(sample.tobytes(), int(label))
+        for sample, target in zip(task.support_x, targets_of(task.support_y), strict=True):
+            result = library.adapt(sample.tobytes(), target)
             numbers.append(result.logits.tobytes() + result.loss.tobytes())
         library.end_step(len(task.support_x))
         numbers.append(tuple(zlib.crc32(library.tensor(number)) for number in range(len(TENSORS))))

@@ -41,18 +41,41 @@ static uint32_t forward(const uint8_t *sample, float *logits)
     return crc;
 }
 
-pmeta_status pmeta_adapt_sample(const uint8_t *sample, uint32_t label, float *logits, float *loss)
+/* Its bytes in memory, which are little-endian here. */
+static uint32_t target_crc32(uint32_t crc, pmeta_target target)
 {
-    const uint8_t label_byte = (uint8_t)label;
-    if (label >= PMETA_WAYS) {
-        return PMETA_ERROR_LABEL;
+#if PMETA_REGRESSION
+    return pmeta_crc32(crc, (const uint8_t *)target, 4u * PMETA_WAYS);
+#else
+    return pmeta_crc32(crc, (const uint8_t *)&target, sizeof target);
+#endif
+}
+
+static int target_is_possible(pmeta_target target)
+{
+#if PMETA_REGRESSION
+    for (uint32_t i = 0u; i < PMETA_WAYS; i++) {
+        if (!(target[i] - target[i] == 0.0f)) { /* infinite or NaN */
+            return 0;
+        }
+    }
+    return 1;
+#else
+    return target < PMETA_WAYS;
+#endif
+}
+
+pmeta_status pmeta_adapt_sample(const uint8_t *sample, pmeta_target target, float *logits, float *loss)
+{
+    if (!target_is_possible(target)) {
+        return PMETA_ERROR_TARGET;
     }
     if (step > PMETA_STEPS) {
         return PMETA_ERROR_FINISHED;
     }
-    *loss = (float)(forward(sample, logits) & 0xffffu) + (float)label;
+    *loss = (float)(forward(sample, logits) & 0xffffu) + (float)(target_crc32(0u, target) & 0xffu);
     gradient = pmeta_crc32(gradient, sample, PMETA_SAMPLE_BYTES);
-    gradient = pmeta_crc32(gradient, &label_byte, 1u);
+    gradient = target_crc32(gradient, target);
     samples++;
     return PMETA_OK;
 }

@@ -34,6 +34,7 @@ from pmeta.codegen.operators import (
     Sigmoid,
     Tanh,
 )
+from pmeta.codegen.targets import Target, targets_of
 
 Weights = dict[str, Tensor]
 
@@ -73,13 +74,13 @@ def decode(model: Model, samples: npt.NDArray[np.generic], dtype: torch.dtype) -
 
 
 def sample_gradients(
-    model: Model, weights: Weights, step: int, x: Tensor, label: int, forced: Decisions | None = None
+    model: Model, weights: Weights, step: int, x: Tensor, target: Target, forced: Decisions | None = None
 ) -> SampleGradients:
     """Gradients of the loss of one decoded sample for what is updated in `step` (1..K), weighed by attention."""
     leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
     decisions = Decisions()
     activations = _forward(model, leaves, x[None], decisions, forced)
-    loss = F.cross_entropy(activations[model.graph.output], torch.tensor([label]))
+    loss = _loss(activations[model.graph.output], target)
     learned = list(_learned(model, step))
     outputs = [activations[layer.output] for layer, _, _ in learned]
     found = torch.autograd.grad(loss, [leaves[name] for _, name, _ in learned] + outputs) if learned else ()
@@ -90,13 +91,20 @@ def sample_gradients(
     return SampleGradients(activations[model.graph.output].detach()[0], loss.item(), gradients, decisions)
 
 
+def _loss(outputs: Tensor, target: Target) -> Tensor:
+    """Of the outputs (1, ways) of one sample."""
+    if isinstance(target, int):
+        return F.cross_entropy(outputs, torch.tensor([target]))
+    return F.mse_loss(outputs, torch.tensor(target[None], dtype=outputs.dtype))
+
+
 def adapt(model: Model, support_x: Tensor, support_y: npt.NDArray[np.generic]) -> Weights:
     """The weights after all K steps, every decision its own."""
     weights = initial_weights(model, support_x.dtype)
     for step in range(1, model.adaptation.steps + 1):
         totals: Weights = {}
-        for x, label in zip(support_x, support_y, strict=True):
-            for name, gradient in sample_gradients(model, weights, step, x, int(label)).gradients.items():
+        for x, target in zip(support_x, targets_of(support_y), strict=True):
+            for name, gradient in sample_gradients(model, weights, step, x, target).gradients.items():
                 totals[name] = totals.get(name, 0) + gradient
         weights = updated(model, weights, totals, step, len(support_x))
     return weights

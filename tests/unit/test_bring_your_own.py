@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,45 @@ def test_a_new_head_starts_empty_and_learns_its_classes(network: Path, tmp_path:
     assert np.mean(losses[-12:]) < np.log(3)
 
 
+def test_a_network_that_learns_numbers(network: Path, tmp_path: Path) -> None:
+    """An empty head for two numbers: the loss is that of zero, then it falls, on both sides alike."""
+    options = OwnAdaptation("last", alpha=0.1, steps=6, loss="mean_squared_error", new_head_ways=2)
+    project = generate(network, ["native"], options)
+    assert project.manifest.command.endswith("--loss mean_squared_error --head new --outputs 2")
+    assert (project.manifest.loss, project.manifest.ways) == ("mean_squared_error", 2)
+    (tmp_path / "with_record.onnx").write_bytes(project.files["model.onnx"])  # type: ignore[arg-type]
+    model = load_model(tmp_path / "with_record.onnx")
+    support, targets = random_samples(model, 1, 8)
+    compiled, simulator = CompiledModel(model, tmp_path), Simulator(model)
+    compiled.reset()
+    losses = []
+    for _ in range(6):
+        for sample, target in zip(support, targets, strict=True):
+            compiled.adapt_sample(sample, target)
+            losses.append(simulator.adapt_sample(sample, target).loss)
+        compiled.end_step(8)
+        simulator.end_step(8)
+    assert compiled.tensor_bytes("fc1.weight") == simulator.tensor_bytes("fc1.weight")
+    assert np.allclose(losses[:8], (targets**2).mean(axis=1))
+    assert np.mean(losses[-8:]) < 0.5 * np.mean(losses[:8])
+
+
+def test_one_class_is_refused_and_one_number_is_not(network: Path) -> None:
+    graph = load_network(network)
+    head = dataclasses.replace(graph.nodes[-1], features=1)
+    weights = {
+        **graph.weights,
+        "fc1.weight": graph.weights["fc1.weight"][:1],
+        "fc1.bias": graph.weights["fc1.bias"][:1],
+    }
+    single = dataclasses.replace(graph, nodes=(*graph.nodes[:-1], head), weights=weights)
+    with pytest.raises(
+        UnsupportedError, match="with one class there is nothing to learn; pass --loss mean_squared_error"
+    ):
+        own_model(single, OwnAdaptation("last"))
+    assert own_model(single, OwnAdaptation("last", loss="mean_squared_error")).adaptation.ways == 1
+
+
 def test_a_model_with_a_record_says_itself_how_it_adapts(tmp_path: Path, network: Path) -> None:
     with pytest.raises(ModelError, match="has an adaptation record, which says how it adapts"):
         generate(tmp_path / "whole.onnx", ["native"], OwnAdaptation("last"))
@@ -106,6 +146,14 @@ def test_no_head_to_replace(network: Path) -> None:
         (["--update", "last", "--ways", "3"], "--head: a new head needs --ways"),
         (["--update", "last", "--head", "newer"], "--head: no kind of head is called 'newer'"),
         (["--update", "last", "--head", "new", "--ways", "1"], "--ways: 1 classes"),
+        (["--update", "last", "--loss", "hinge"], "--loss: no loss is called 'hinge'"),
+        (["--update", "last", "--head", "new", "--outputs", "2"], "--outputs: does not go with --loss softmax_cross"),
+        (
+            ["--update", "last", "--loss", "mean_squared_error", "--head", "new", "--ways", "2"],
+            "--ways: does not go with --loss mean_squared_error; pass --outputs N",
+        ),
+        (["--update", "last", "--loss", "mean_squared_error", "--head", "new"], "--head: a new head needs --outputs"),
+        (["--loss", "mean_squared_error"], "--update: what learns is not said"),
         (["--update", "last", "--uint8-offset", "1"], "--uint8-offset: there is no --uint8-scale"),
         (["--steps", "3"], "--update: what learns is not said"),
     ],

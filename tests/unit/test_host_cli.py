@@ -15,6 +15,7 @@ import tty
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -24,11 +25,12 @@ import pytest
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest, firmware_id
 from pmeta.codegen.modelfile import load_model, save_model, sha256_of
+from pmeta.codegen.targets import Target
 from pmeta.codegen.taskfile import Task, save_tasks
 from pmeta.host.cli import main
 from pmeta.host.simulator.simulator import SampleResult, Simulator
 from tests.link_support.fake_device import FakeDevice
-from tests.models import random_4conv
+from tests.models import random_4conv, regression
 
 pytestmark = pytest.mark.unit
 
@@ -43,6 +45,7 @@ class SimulatedLibrary:
         self._names = names
         self._spoil_step = spoil_step
         self.ways, self.steps = model.adaptation.ways, model.adaptation.steps
+        self.regression = model.adaptation.regression
         self.tensors, self.sample_bytes = len(names), int(np.prod(SHAPE))
 
     @property
@@ -59,8 +62,8 @@ class SimulatedLibrary:
     def restart_step(self) -> None:
         raise AssertionError("nothing is lost in these tests")
 
-    def adapt(self, sample: bytes, label: int) -> SampleResult:
-        return self._simulator.adapt_sample(pixels(sample), label)
+    def adapt(self, sample: bytes, target: Target) -> SampleResult:
+        return self._simulator.adapt_sample(pixels(sample), target)
 
     def end_step(self, samples: int) -> None:
         self._simulator.end_step(samples)
@@ -96,23 +99,37 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("project")
     alpha = np.full((9, 2), 0.05)
     alpha[:2, 0] = 0  # so that the tensors do not begin to change in the order of the layers
-    save_model(random_4conv(3, 4, ways=3, steps=2, alpha=alpha, size=SHAPE, attention=False), folder / "model.onnx")
+    model = random_4conv(3, 4, ways=3, steps=2, alpha=alpha, size=SHAPE, attention=False)
+    labels = np.arange(3, dtype=np.uint8)
+    return make_world(tmp_path_factory.mktemp("project"), model, labels, ("one", "[bold]two", "three"))
+
+
+@pytest.fixture(scope="module")
+def numbers_world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Of a model that learns numbers."""
+    model = regression(random_4conv(4, 4, ways=2, steps=2, size=SHAPE, attention=False))
+    targets = np.array([[0.5, -1], [0, 1], [0.25, 3]], np.float32)
+    return make_world(tmp_path_factory.mktemp("numbers"), model, targets, ("speed", "[bold]angle"))
+
+
+def make_world(folder: Path, model: Model, targets: npt.NDArray[Any], names: tuple[str, ...]) -> World:
+    """A project folder of the model, and two tasks whose three samples have these targets."""
+    save_model(model, folder / "model.onnx")
     model = load_model(folder / "model.onnx")
     learned, shapes = model.learned_weights, model.graph.weights
     tensors = tuple(LearnedTensor(one.name, one.layer, shapes[one.name].shape, one.steps) for one in learned)
     digest = sha256_of(folder / "model.onnx")
     identity = firmware_id({"model": digest})
-    manifest = Manifest(identity, digest, "pmeta-gen", NUMERICS, SHAPE, 256, 3, 2, ("native",), tensors, ())
+    ways, loss = model.adaptation.ways, model.adaptation.loss
+    manifest = Manifest(identity, digest, "pmeta-gen", NUMERICS, SHAPE, 256, ways, 2, ("native",), tensors, (), loss)
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     rng = np.random.default_rng(0)
 
     def task(number: int) -> Task:
-        labels = np.arange(3, dtype=np.uint8)
         support, query = (rng.integers(0, 256, (3, *SHAPE), dtype=np.uint8) for _ in range(2))
-        return Task(support, labels, query, labels, ("one", "[bold]two", "three"), f"task {number}")
+        return Task(support, targets, query, targets, names, f"task {number}")
 
     save_tasks([task(0), task(1)], folder / "tasks.npz")
     return World(folder, folder / "tasks.npz", model, tuple(one.name for one in learned), manifest)
@@ -193,6 +210,31 @@ def test_verify_finds_one_bit(world: World, serve: Callable[[FakeDevice], str]) 
     assert difference["place"] == "after step 2"
     last = world.manifest.tensors[-1]
     assert difference["what"] == f"tensor {last.name} (layer {last.layer}), element (1,)"
+
+
+def test_numbers_verified_run_and_simulated(numbers_world: World, serve: Callable[[FakeDevice], str]) -> None:
+    project, tasks = numbers_world.folder, ("--tasks", numbers_world.tasks)
+    done = host("verify", project, "--port", serve(numbers_world.device()), *tasks)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("device = simulator") >= 4
+    assert "speed, [bold]angle" in done.stdout
+    assert re.search(r"query mean squared error .* before, .* after adaptation \(3 queries, 2 outputs\)", done.stdout)
+    several = host("verify", project, "--port", serve(numbers_world.device()), *tasks, "--count", 2)
+    assert re.match(r"2 tasks, 6 queries: mean squared error .* before, .* after", several.stdout.splitlines()[-1])
+    on_device = host("run", project, "--port", serve(numbers_world.device()), *tasks, "--json")
+    simulated = json.loads(host("simulate", project, *tasks, "--json").stdout)["tasks"]
+    assert json.loads(on_device.stdout)["tasks"] == simulated
+    query, errors = simulated[0]["query"], simulated[0]["mean_squared_error"]
+    for phase in ("before", "after"):
+        distances = np.array(query[phase]) - np.array(query["target"])
+        assert np.isclose(errors[phase], (distances**2).mean())
+
+
+def test_tasks_of_another_kind_are_refused(world: World, numbers_world: World) -> None:
+    for one, other in ((world, numbers_world), (numbers_world, world)):
+        done = host("verify", one.folder, "--tasks", other.tasks)
+        assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+        assert "the model learns" in done.stderr
 
 
 def test_run_and_simulate_agree(world: World, serve: Callable[[FakeDevice], str]) -> None:

@@ -76,13 +76,30 @@ def test_no_project(tmp_path: Path) -> None:
 
 
 def test_tasks_must_fit_the_model(project: Project) -> None:
-    project.check_task(fake_task())
     task = fake_task()
+    assert np.array_equal(project.fitting(task).support_x, task.support_x)
     smaller = dataclasses.replace(task, support_x=task.support_x[:, :, :5], query_x=task.query_x[:, :, :5])
     with pytest.raises(DataError, match=r"samples of shape \(1, 5, 25\), the model 5 and \(1, 28, 25\)"):
-        project.check_task(smaller)
+        project.fitting(smaller)
     with pytest.raises(DataError, match="has 6 classes"):
-        project.check_task(dataclasses.replace(task, class_names=tuple("abcdef")))
+        project.fitting(dataclasses.replace(task, class_names=tuple("abcdef")))
     floats = dataclasses.replace(project.manifest, sample_bytes=4 * int(np.prod(task.support_x.shape[1:])))
-    with pytest.raises(DataError, match="the firmware takes 2800"):
-        Project(project.folder, floats).check_task(task)
+    with pytest.raises(DataError, match="has samples of uint8, the model takes float32"):
+        Project(project.folder, floats).fitting(task)
+    with pytest.raises(DataError, match=r"teaches numbers, the model learns classes \(loss: softmax_cross_entropy\)"):
+        project.fitting(fake_task(regression=True))
+
+
+def test_samples_of_one_row_come_without_it(project: Project) -> None:
+    """(C, L) for a model of (C, 1, L), but for no other model."""
+    task = fake_task()
+    rows = dataclasses.replace(
+        task, support_x=task.support_x.reshape(-1, 4, 175), query_x=task.query_x.reshape(-1, 4, 175)
+    )
+    one_row = dataclasses.replace(project.manifest, input_shape=(4, 1, 175))
+    fitted = Project(project.folder, one_row).fitting(rows)
+    assert fitted.support_x.shape == (5, 4, 1, 175)
+    assert fitted.support_x.tobytes() == rows.support_x.tobytes()
+    for shape in ((4, 175, 1), (1, 4, 175), (4, 5, 35)):
+        with pytest.raises(DataError, match=r"samples of shape \(4, 175\)"):
+            Project(project.folder, dataclasses.replace(project.manifest, input_shape=shape)).fitting(rows)

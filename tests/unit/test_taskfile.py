@@ -27,12 +27,23 @@ def task(number: int = 0, support: int = 4) -> Task:
     return Task(samples(support), labels[0], samples(6), labels[1], names, f"task {number}")
 
 
+def numbers_task(shape: tuple[int, ...] = (6,), outputs: int = 2) -> Task:
+    """Float samples that teach numbers."""
+    rng = np.random.default_rng(0)
+
+    def numbers(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    names = tuple(f"output {number}" for number in range(outputs))
+    return Task(numbers(4, *shape), numbers(4, outputs), numbers(5, *shape), numbers(5, outputs), names, "numbers")
+
+
 def test_round_trip(tmp_path: Path) -> None:
-    """Also of tasks of different sizes."""
-    tasks = [task(0), task(1, support=7)]
+    """Also of tasks of different sizes and kinds."""
+    tasks = [task(0), task(1, support=7), numbers_task(), numbers_task((3, 8), outputs=1)]
     save_tasks(tasks, tmp_path / "t.npz")
     loaded = load_tasks(tmp_path / "t.npz")
-    assert len(loaded) == 2
+    assert len(loaded) == 4
     for mine, theirs in zip(tasks, loaded, strict=True):
         for field in fields(Task):
             a, b = getattr(mine, field.name), getattr(theirs, field.name)
@@ -53,13 +64,33 @@ def test_same_tasks_same_bytes(tmp_path: Path) -> None:
         ({"support_y": np.array([0, 1, 2, 3], np.uint8)}, "has label 3, but 3 classes"),
         ({"support_y": np.zeros(3, np.uint8)}, "has labels of shape"),
         ({"query_x": np.zeros((6, 1, 5, 5), np.uint8)}, "alike"),
-        ({"query_x": np.zeros((6, 1, 5, 6), np.float32)}, "must be uint8"),
+        ({"query_x": np.zeros((6, 1, 5, 6), np.float32)}, "samples must be uint8, or float32, all of them"),
+        ({"query_x": np.zeros((6, 1, 5, 6), np.float64)}, "samples must be uint8, or float32, all of them"),
+        ({"query_y": np.zeros((6, 3), np.float32)}, "in support and query set alike"),
+        ({"query_y": np.zeros(6, np.int64)}, "in support and query set alike"),
+        ({"support_x": np.zeros(4, np.uint8), "query_x": np.zeros(6, np.uint8)}, r"are not \(N, C, H, W\)"),
         ({"support_x": np.zeros((0, 1, 5, 6), np.uint8), "support_y": np.zeros(0, np.uint8)}, "no samples"),
         ({"class_names": ()}, "0 classes"),
     ],
 )
 def test_inconsistent_tasks_are_refused(change: dict, message: str) -> None:
     good = {field.name: getattr(task(), field.name) for field in fields(Task)}
+    with pytest.raises(DataError, match=message):
+        Task(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"support_y": np.zeros((4, 3), np.float32)}, r"has targets of shape \(4, 3\) for 4 samples and 2 names"),
+        ({"support_y": np.zeros((3, 2), np.float32)}, r"has targets of shape \(3, 2\)"),
+        ({"support_y": np.zeros(4, np.float32)}, r"has targets of shape \(4,\)"),
+        ({"query_y": np.full((5, 2), np.nan, np.float32)}, "has targets with numbers that are not finite"),
+        ({"query_x": np.full((5, 6), np.inf, np.float32)}, "has samples with numbers that are not finite"),
+    ],
+)
+def test_inconsistent_numbers_are_refused(change: dict, message: str) -> None:
+    good = {field.name: getattr(numbers_task(), field.name) for field in fields(Task)}
     with pytest.raises(DataError, match=message):
         Task(**{**good, **change})
 
@@ -97,6 +128,10 @@ def header_of(shape: tuple[int, ...]) -> bytes:
         {"../evil.npy": b""},
         {"0/support_y.npy": npy(np.array([{"a": 1}], dtype=object))},
         {"0/support_y.npy": npy(np.zeros(4, np.int64))},
+        {"0/support_y.npy": npy(np.zeros(4, ">f4"))},
+        {"0/support_x.npy": npy(np.zeros((4, 1, 5, 6), np.float32))[:-4]},
+        {"0/support_x.npy": npy(np.asfortranarray(np.zeros((4, 1, 5, 6), np.float32)))},
+        {"0/name.npy": npy(np.zeros(4, np.float32))},
         {"0/support_y.npy": npy(np.zeros(4, np.uint8))[:-2]},
         {"0/support_y.npy": header_of((10**12,))},
         {"0/support_y.npy": header_of((-2, -2))},

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from pmeta.codegen.graph import Node
+import numpy as np
+
+from pmeta.codegen.adaptation import LossHead
+from pmeta.codegen.graph import Float32Array, Node
 from pmeta.codegen.operators import (
     Add,
     AveragePool,
@@ -22,6 +26,7 @@ from pmeta.codegen.operators import (
     Sigmoid,
     Tanh,
 )
+from pmeta.host.simulator.operators import mean_squared_error, softmax_cross_entropy
 from pmeta.host.simulator.operators.add import AddOperator
 from pmeta.host.simulator.operators.average_pool import AveragePoolOperator
 from pmeta.host.simulator.operators.clip import ClipOperator
@@ -58,4 +63,8 @@ SIMULATED: dict[type[Node], Operator[Any, Any]] = {
     Relu: ReluOperator(),
     Sigmoid: SigmoidOperator(),
     Tanh: TanhOperator(),
+}
+SIMULATED_LOSSES: Mapping[LossHead, Callable[[Float32Array, Any], tuple[np.float32, Float32Array]]] = {
+    "softmax_cross_entropy": softmax_cross_entropy.loss_and_gradient,
+    "mean_squared_error": mean_squared_error.loss_and_gradient,
 }
