@@ -16,7 +16,7 @@ import numpy as np
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import BuildError
 from pmeta.codegen.plan.plan import Plan
-from pmeta.codegen.project.c_source import hex_float
+from pmeta.codegen.project.constants import hex_float
 from pmeta.codegen.report.macs import program_macs
 from pmeta.codegen.targets import Target
 
