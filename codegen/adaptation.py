@@ -16,6 +16,7 @@ import numpy as np
 
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Float32Array, Graph, Node
+from pmeta.codegen.storage import Storage
 
 UpdatedPart = Literal["weight", "bias"]  # of a GroupNormalization: its scale, its shift
 LossHead = Literal["softmax_cross_entropy", "mean_squared_error"]  # classes; numbers
@@ -91,6 +92,7 @@ class Adaptation:
     alpha_out: Mapping[str, Float32Array] = field(default_factory=dict)  # α^Ch per output channel
     loss: LossHead = "softmax_cross_entropy"
     sample_batch: int = 1  # samples per micro-batch on the device
+    storage: Storage = field(default_factory=Storage)  # of maps and of what the backward pass reads
     class_names: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)  # data, seed, config, versions: JSON values
 

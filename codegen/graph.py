@@ -51,6 +51,8 @@ class Node:
 
     slicing: ClassVar[Slicing] = Slicing.NO
     reads_uint8: ClassVar[bool] = False  # whether its forward kernel takes the sample as it travels
+    is_view: ClassVar[bool] = False  # whether its output is its input, byte for byte
+    reads_float16: ClassVar[bool] = False  # whether its forward pass takes maps of float16
 
     name: str  # unique in the graph; also the layer's name where the node is a layer
     input: str  # the activation it reads, or the first of them

@@ -7,6 +7,7 @@ one JSON record under the key `pmeta` in `metadata_props`.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ from pmeta.codegen.graph import Float32Array, Graph, Shape
 from pmeta.codegen.onnx_graph import NodeReader, tensor_value
 from pmeta.codegen.onnx_node import Constant
 from pmeta.codegen.onnx_rewrites import WINDOWS
+from pmeta.codegen.storage import Storage
 
 OPSET = 21  # that is written: the first whose GroupNormalization has one scale per channel
 OLDEST_OPSET = 17  # that is read: from here on all other operators mean the same
@@ -152,6 +154,8 @@ def _record_json(model: Model) -> str:
         "class_names": list(adaptation.class_names),
         "training": dict(adaptation.training),
     }
+    if adaptation.storage != Storage():
+        record["storage"] = dataclasses.asdict(adaptation.storage)
     return json.dumps(record, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -256,6 +260,7 @@ def _adaptation_from(text: str, graph: Graph, arrays: Mapping[str, Float32Array]
             alpha_out=_tables_from("alpha_out", names, arrays),
             loss=record["loss"],
             sample_batch=_integer(record, "sample_batch"),
+            storage=Storage(**record.get("storage", {})),
             class_names=_strings(record, "class_names"),
             training=record["training"],
         )

@@ -37,6 +37,7 @@ ELEMENTS: dict[str, tuple[type[np.generic], Any]] = {
     "uint32_t": (np.uint32, ctypes.c_uint32),
     "uint16_t": (np.uint16, ctypes.c_uint16),
     "uint8_t": (np.uint8, ctypes.c_uint8),
+    "pmeta_float16": (np.uint16, ctypes.c_uint16),
 }
 
 
@@ -199,7 +200,8 @@ def _passed(where: str, parameter: Declared, argument: Argument, alive: list[Fen
     else:
         assert parameter.const, f"{where} may be written: pass unwritten(...) or in_place(...)"
         memory = _read_only(argument, alive)
-    assert memory.array.dtype == ELEMENTS[parameter.ctype][0], f"{where} is {parameter.ctype}"
+    if parameter.ctype != "void":
+        assert memory.array.dtype == ELEMENTS[parameter.ctype][0], f"{where} is {parameter.ctype}"
     return _address(memory)
 
 

@@ -36,6 +36,7 @@ from pmeta.codegen.operators import (
     Tanh,
     Window,
 )
+from pmeta.codegen.storage import Storage
 
 T = TypeVar("T")
 
@@ -98,6 +99,11 @@ def random_chain(rng: np.random.Generator) -> Model:
     _random_head(chain, ways)
     graph = chain.graph("random-chain")
     return Model(graph, _random_adaptation(rng, graph, ways))
+
+
+def with_storage(model: Model, storage: Storage) -> Model:
+    """The same model, its numbers stored otherwise."""
+    return replace(model, adaptation=replace(model.adaptation, storage=storage))
 
 
 def regression(model: Model) -> Model:
@@ -399,6 +405,7 @@ def _random_adaptation(rng: np.random.Generator, graph: Graph, ways: int) -> Ada
         rho_bw=_pick(rng, (0, 300, 500)),
         encoding=encoding,
         attention={name: found for name, found in attention.items() if found.fw or found.bw},
+        storage=Storage(_pick(rng, ("float32", "float16", "int8")), _pick(rng, ("float32", "float16"))),
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.plan.stored import keep, restored
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
@@ -45,12 +46,12 @@ class SmoothActivation(Activation):
         y = low.own(x)
         low.call(f"{self.kernel}_forward", prod(low.output_shape), y, writes=[y])
         if low.needs_input_gradient:
-            y = low.hold(y)
-            low.note("y", y)
+            y, kept = keep(low, "kept", y, low.output_shape)
+            low.note("y", kept)
         return y
 
     def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
         g = low.own(g)
-        y = low.part(low.noted("y"))
+        y = restored(low, "restored", low.noted("y"), low.output_shape)
         low.call(f"{self.kernel}_input_gradient", prod(low.output_shape), y, g, writes=[g])
         return g

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import bias_gradient, store_input, weight_gradient
+from pmeta.codegen.operators.weight_gradient import bias_gradient, gamma_bw, store_input
 from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
+from pmeta.codegen.plan.stored import row_scratch, row_type
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
@@ -27,6 +28,7 @@ class Conv(Node):
 
     slicing: ClassVar[Slicing] = Slicing.HEAD
     reads_uint8: ClassVar[bool] = True
+    reads_float16: ClassVar[bool] = True
 
     weight: str  # name of w, (F, C / groups, kernel_h, kernel_w)
     bias: str | None  # name of b, (F,)
@@ -96,16 +98,20 @@ class Conv(Node):
 
     def lower_prologue(self, low: Lowering, x: Buffer) -> None:
         if low.learns("weight"):
-            low.note("stored", store_input(low, x, weigh=True, keep_dense=False))
+            low.note("stored", store_input(low, x, low.input_shape, weigh=True))
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         y = low.buffer("y", low.output_shape, Role.MAP)
         shape, weight = low.shape_constant(), low.weight(self.weight)
         bias = low.weight(self.bias) if self.bias else None
+        row_shape = (low.input_shape[2],)
         if x == low.encoded_sample:
-            row = low.buffer("row", (low.input_shape[2],), Role.SCRATCH)
+            row = low.buffer("row", row_shape, Role.SCRATCH)
             sample = ("sample", "input_scale", "input_offset")
             low.call("pmeta_conv_forward_uint8", shape, *sample, row, weight, bias, y, writes=[row, y])
+        elif x.ctype == "pmeta_float16":
+            row = low.buffer("row", row_shape, Role.SCRATCH)
+            low.call("pmeta_conv_forward_float16", shape, x, row, weight, bias, y, writes=[row, y])
         else:
             low.call("pmeta_conv_forward", shape, x, weight, bias, y, writes=[y])
         return y
@@ -115,7 +121,10 @@ class Conv(Node):
 
     def lower_weight_gradient(self, low: Lowering, g: Buffer) -> None:
         if low.learns("weight"):
-            weight_gradient(low, "pmeta_conv_weight_gradient", self.weight, g)
+            stored, grad = low.noted("stored"), low.accumulator(self.weight)
+            plane = row_scratch(low, "plane", prod(low.input_shape[1:]), stored.x)
+            read = (low.shape_constant(), stored.kept, row_type(stored.x), stored.x, plane)
+            low.call("pmeta_conv_weight_gradient", *read, g, gamma_bw(low), grad, writes=[plane, grad])
         if self.bias and low.learns("bias"):
             bias_gradient(low, self.bias, g)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Flatten(Node):
     """y = x as a vector of C·H·W elements, row-major."""
+
+    is_view: ClassVar[bool] = True
+    reads_float16: ClassVar[bool] = True
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (prod(input_shape),)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import bias_gradient, store_input, weight_gradient
+from pmeta.codegen.operators.weight_gradient import bias_gradient, gamma_bw, store_input
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
+from pmeta.codegen.plan.stored import restored
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
@@ -56,7 +57,7 @@ class Gemm(Node):
 
     def lower_prologue(self, low: Lowering, x: Buffer) -> None:
         if low.learns("weight"):
-            low.note("stored", store_input(low, x, weigh=True, keep_dense=False))
+            low.note("stored", store_input(low, x, low.input_shape, weigh=True))
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         y = low.buffer("y", low.output_shape, Role.MAP)
@@ -66,7 +67,10 @@ class Gemm(Node):
 
     def lower_weight_gradient(self, low: Lowering, g: Buffer) -> None:
         if low.learns("weight"):
-            weight_gradient(low, "pmeta_gemm_weight_gradient", self.weight, g)
+            stored, grad = low.noted("stored"), low.accumulator(self.weight)
+            x = restored(low, "x", stored.x, stored.shape)
+            shape = low.shape_constant()
+            low.call("pmeta_gemm_weight_gradient", shape, stored.kept, x, g, gamma_bw(low), grad, writes=[grad])
         if self.bias and low.learns("bias"):
             bias_gradient(low, self.bias, g)
 

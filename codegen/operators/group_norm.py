@@ -14,8 +14,9 @@ import numpy as np
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import bias_gradient, gamma_bw, store_input
+from pmeta.codegen.operators.weight_gradient import attention_scores, bias_gradient, gamma_bw, store_input
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants, StoredInput, whole
+from pmeta.codegen.plan.stored import keep, restored, row_scratch, row_type, type_constant
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
@@ -90,21 +91,8 @@ class GroupNorm(Node):
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         shape = low.shape_constant()
         x = self._normalized(low, low.own(x))
-        # The input gradient reads the whole x̂, whatever this layer's own step size. Its own gradient reads x̂ whole, or
-        # what attention keeps of it, which is known only when all of x̂ is there.
-        if low.recomputed:
-            low.call("pmeta_group_norm_affine", shape, x, low.weight(self.scale), low.weight(self.shift), x, writes=[x])
-            return x
-        if low.learns("weight"):
-            attended = low.attention("fw") is not None
-            if low.in_loop:
-                x = low.hold(x)
-                low.note("stored", None if attended else StoredInput(x, None, None))
-            else:
-                low.note("stored", store_input(low, x, weigh=False, keep_dense=low.needs_input_gradient))
-        if low.needs_input_gradient:
-            x = low.hold(x)
-        low.note("xhat", x)
+        if not low.recomputed:
+            x = self._keep(low, x)
         z = x if low.may_overwrite(x) else low.buffer("z", low.output_shape, Role.MAP)
         low.call("pmeta_group_norm_affine", shape, x, low.weight(self.scale), low.weight(self.shift), z, writes=[z])
         return z
@@ -115,29 +103,69 @@ class GroupNorm(Node):
         low.call("pmeta_group_norm_normalize", low.shape_constant(), x, rstd, writes=[x, rstd])
         return x
 
+    def _keep(self, low: Lowering, x: Buffer) -> Buffer:
+        """Keep what the backward pass needs of x̂; returns x̂ as it is called from now on.
+
+        The input gradient reads the whole x̂, whatever this layer's own step size. Its own gradient reads x̂ whole, or
+        what attention keeps of it, which is known only when all of x̂ is there.
+        """
+        attended = self._attended(low)
+        if attended and low.in_loop:
+            x = low.hold(x)
+            low.note("xhat", x)
+        elif attended:
+            x = self._keep_attended(low, x)
+        elif low.learns("weight") or low.needs_input_gradient:
+            x, kept = keep(low, "kept", x, self._rows(low))
+            low.note("xhat", kept)
+            low.note("stored", StoredInput(kept, self._rows(low), None, None))
+        return x
+
+    def _keep_attended(self, low: Lowering, x: Buffer) -> Buffer:
+        """`_keep` where forward attention looks at x̂, all of which is there."""
+        if not low.needs_input_gradient:
+            low.note("stored", store_input(low, x, self._rows(low), weigh=False))
+            return x
+        gamma = attention_scores(low, "fw", x)
+        x, kept = keep(low, "kept", x, self._rows(low))
+        low.note("xhat", kept)
+        low.note("stored", StoredInput(kept, self._rows(low), None, gamma))
+        return x
+
+    def _attended(self, low: Lowering) -> bool:
+        return low.learns("weight") and low.attention("fw") is not None
+
+    def _rows(self, low: Lowering) -> Shape:
+        """The shape of x̂; an element of a vector is a channel of one pixel."""
+        return low.input_shape if len(low.input_shape) > 1 else (*low.input_shape, 1)
+
     def lower_again(self, low: Lowering, x: Buffer) -> Buffer:
         xhat = self._normalized(low, x)
+        kept_as = low.storage.kept_as(self._rows(low))
+        if kept_as != "float32":  # as where it was kept
+            channels, size = self._rows(low)[0], prod(self._rows(low)[1:])
+            low.call("pmeta_round_rows", type_constant(kept_as), channels, size, xhat, writes=[xhat])
         low.note("xhat", xhat)
-        if low.learns("weight"):
-            low.note("stored", StoredInput(xhat, None, None))
+        low.note("stored", StoredInput(xhat, self._rows(low), None, None))
         return xhat
 
     def lower_epilogue(self, low: Lowering) -> None:
-        if not (low.learns("weight") and low.attention("fw")):
-            return
-        xhat = whole(low.noted("xhat"))
-        low.note("stored", store_input(low, xhat, weigh=False, keep_dense=low.needs_input_gradient))
-        if not low.needs_input_gradient:
-            low.release(xhat)
+        if self._attended(low):
+            xhat = whole(low.noted("xhat"))
+            self._keep_attended(low, xhat)
+            if not low.needs_input_gradient or whole(low.noted("xhat")) != xhat:
+                low.release(xhat)
 
     def lower_weight_gradient(self, low: Lowering, g: Buffer) -> None:
         if low.learns("weight"):
             stored, grad = low.noted("stored"), low.accumulator(self.scale)
+            x = low.part(stored.x) if stored.kept is None else stored.x
+            row = row_scratch(low, "row", prod(low.input_shape[1:]), x)
             low.call(
                 "pmeta_group_norm_scale_gradient",
-                *(low.shape_constant(), stored.kept, low.part(stored.x), g),
+                *(low.shape_constant(), stored.kept, row_type(x), x, row, g),
                 *(low.part(stored.gamma) if stored.gamma else None, gamma_bw(low), grad),
-                writes=[grad],
+                writes=[row, grad],
             )
         if low.learns("bias"):
             bias_gradient(low, self.shift, g)
@@ -146,9 +174,9 @@ class GroupNorm(Node):
         return low.learns("weight") and low.noted("stored").kept is not None
 
     def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
-        """The gradient is written over x̂, which is not needed any more."""
-        xhat, rstd = low.part(low.noted("xhat")), low.part(low.noted("rstd"))
-        low.release(xhat)
+        """The gradient is written over x̂, as float32, which is not needed any more."""
+        low.release(low.noted("xhat"))
+        xhat, rstd = restored(low, "xhat", low.noted("xhat"), self._rows(low)), low.part(low.noted("rstd"))
         g = low.own(g)
         shape, scale = low.shape_constant(), low.weight(self.scale)
         low.call("pmeta_group_norm_input_gradient", shape, xhat, rstd, scale, g, xhat, writes=[g, xhat])

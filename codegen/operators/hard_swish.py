@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pmeta.codegen.graph import Shape
 from pmeta.codegen.operators.activation import Activation
 from pmeta.codegen.plan.program import Buffer, Role
+from pmeta.codegen.plan.stored import keep, restored
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
@@ -23,14 +24,14 @@ class HardSwish(Activation):
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         if low.needs_input_gradient:
-            x = low.hold(x)
-            low.note("x", x)
+            x, kept = keep(low, "kept", x, low.output_shape)
+            low.note("x", kept)
         y = low.own(x) if low.may_overwrite(x) else low.buffer("y", low.output_shape, Role.MAP)
         low.call("pmeta_hard_swish_forward", prod(low.output_shape), x, y, writes=[y])
         return y
 
     def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
         g = low.own(g)
-        x = low.part(low.noted("x"))
+        x = restored(low, "restored", low.noted("x"), low.output_shape)
         low.call("pmeta_hard_swish_input_gradient", prod(low.output_shape), x, g, writes=[g])
         return g

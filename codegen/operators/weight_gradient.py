@@ -5,7 +5,10 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING
 
+from pmeta.codegen.graph import Shape
 from pmeta.codegen.plan.program import Buffer, Role, StoredInput
+from pmeta.codegen.plan.stored import keep, new_rows, row_scratch, row_type
+from pmeta.codegen.storage import row_elements
 
 if TYPE_CHECKING:
     from pmeta.codegen.plan.lowering import Lowering
@@ -24,41 +27,46 @@ def attention_scores(low: Lowering, direction: str, v: Buffer) -> Buffer | None:
     if module is None:
         return None
     channels = module.channels
+    size = prod((low.input_shape if direction == "fw" else low.output_shape)[1:])
+    row = row_scratch(low, f"attention_{direction}_row", size, v)
+    means = low.buffer(f"attention_{direction}_means", (channels,), Role.SCRATCH)
+    low.call("pmeta_channel_means", channels, size, row_type(v), v, row, means, writes=[row, means])
     gamma = low.buffer(f"gamma_{direction}", (channels,), Role.STORE)
-    scratch = low.buffer(f"attention_{direction}_scratch", (2, channels), Role.SCRATCH)
+    hidden = low.buffer(f"attention_{direction}_hidden", (channels,), Role.SCRATCH)
     order = low.buffer(f"attention_{direction}_order", (channels,), Role.SCRATCH, "uint16_t")
     constant = low.attention_constant(direction)
-    low.call("pmeta_attention", constant, v, scratch, order, gamma, writes=[scratch, order, gamma])
+    low.call("pmeta_attention", constant, means, hidden, order, gamma, writes=[hidden, order, gamma])
     return gamma
 
 
-def store_input(low: Lowering, x: Buffer, weigh: bool, keep_dense: bool) -> StoredInput:
+def store_input(low: Lowering, x: Buffer, shape: Shape, weigh: bool) -> StoredInput:
     """Store what the weight gradient needs of `x` (C, ...): with forward attention only its kept rows.
 
-    weigh: multiply the kept rows by γ^fw (conv, fc). keep_dense: `x` stays whole anyway, only γ^fw is added.
+    weigh: multiply the kept rows by γ^fw (conv, fc).
     """
     gamma = attention_scores(low, "fw", x)
-    if gamma is None or keep_dense:
-        return StoredInput(low.hold(x), None, gamma)
-    channels, size = low.input_shape[0], prod(low.input_shape[1:])
-    bound = kept_channels_bound(channels, low.rho("fw"))
+    if gamma is None:
+        return StoredInput(keep(low, "kept", x, shape)[1], shape, None, None)
+    bound = kept_channels_bound(shape[0], low.rho("fw"))
     kept = low.buffer("kept", (1 + bound,), Role.STORE, "uint16_t")
-    store = low.buffer("stored", (bound, *low.input_shape[1:]), Role.STORE)
-    low.call("pmeta_kept_channels", channels, gamma, kept, writes=[kept])
-    low.call("pmeta_keep_rows", size, kept, x, gamma if weigh else None, store, writes=[store])
-    return StoredInput(store, kept, None if weigh else gamma)
+    low.call("pmeta_kept_channels", shape[0], gamma, kept, writes=[kept])
+    store = new_rows(low, "stored", low.storage.kept_as(shape), (bound, *shape[1:]))
+    factor = gamma if weigh else None
+    if len(shape) > 1:
+        size = row_elements(shape)
+        row = row_scratch(low, "stored_row", size, x, store)
+        read = (size, kept, row_type(x), x)
+        low.call("pmeta_keep_rows", *read, factor, row, row_type(store), store, writes=[row, store])
+    else:
+        row = low.buffer("stored_row", (bound,), Role.SCRATCH)
+        low.call("pmeta_keep_elements", kept, row_type(x), x, factor, row, row_type(store), store, writes=[row, store])
+    return StoredInput(store, (bound, *shape[1:]), kept, None if weigh else gamma)
 
 
 def gamma_bw(low: Lowering) -> Buffer | None:
     """γ^bw of the current layer, as the walk has noted it; in a loop the current slice's."""
     gamma = low.noted("gamma_bw")
     return None if gamma is None else low.part(gamma)
-
-
-def weight_gradient(low: Lowering, kernel: str, weight: str, g: Buffer) -> None:
-    """Accumulate the gradient of the weight of a convolution or fully connected layer."""
-    stored, grad = low.noted("stored"), low.accumulator(weight)
-    low.call(kernel, low.shape_constant(), stored.kept, stored.x, g, gamma_bw(low), grad, writes=[grad])
 
 
 def bias_gradient(low: Lowering, weight: str, g: Buffer) -> None:

@@ -17,6 +17,7 @@ from pmeta.codegen.graph import Graph, Node, Shape, Slicing
 from pmeta.codegen.plan.learning import Learning, gradient_needed
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Loop, Part, Program, Role, whole
+from pmeta.codegen.storage import Storage
 
 NULL = "NULL"
 SLICE = "slice"  # the loop variable in the generated C
@@ -75,6 +76,15 @@ class Lowering:
         return self._loop is not None
 
     @property
+    def storage(self) -> Storage:
+        """The types of stored numbers."""
+        return self.model.adaptation.storage
+
+    def is_sample(self, x: Buffer) -> bool:
+        """Whether `x` is the sample, decoded or as it travels."""
+        return x in (self.sample, self.encoded_sample)
+
+    @property
     def input_shape(self) -> Shape:
         """Per-sample shape the current node reads; a buffer may carry the same elements under another shape."""
         shape = self.graph.shapes[self._node.input]
@@ -108,7 +118,7 @@ class Lowering:
         name = f"{self.names[self._node.name]}{self._again}_{suffix}"
         buffer = Buffer(name, ctype, shape, role)
         if role in (Role.STORE, Role.MASK) and not self._again:
-            return self._part_of_slices(buffer)
+            return self.part_of_slices(buffer)
         self._of_one_slice.add(buffer)
         return buffer
 
@@ -125,9 +135,9 @@ class Lowering:
 
     def own(self, x: Buffer) -> Buffer:
         """`x`, or a copy of it where somebody else still needs it: what an operator may change in place."""
-        if x == self.sample:
-            self.sample = None
         if self.may_overwrite(x):
+            if x == self.sample:
+                self.sample = None
             return x
         copy = self.buffer("copy", x.shape, Role.MAP if self._phase == "forward" else Role.GRADIENT)
         self.call("memcpy", copy, x, f"{x.bytes}u", writes=[copy])
@@ -138,7 +148,7 @@ class Lowering:
 
         The sample is not kept: the backward pass decodes it again.
         """
-        if x in (self.sample, self.encoded_sample):
+        if self.is_sample(x):
             return self.sample_again
         held = self._promoted(x)
         self._held.add(whole(held))
@@ -155,6 +165,13 @@ class Lowering:
         if isinstance(buffer, Part) or buffer in self._of_one_slice:
             return buffer
         return Part(buffer.name, buffer.ctype, self._sliced(buffer.shape), buffer.role, buffer)
+
+    def part_of_slices(self, part: Buffer) -> Buffer:
+        """`part` as the current slice's of a buffer that has room for all of them; outside a loop `part` itself."""
+        if self._loop is None:
+            return part
+        shape = (self.slices * part.shape[0], *part.shape[1:])
+        return Part(part.name, part.ctype, part.shape, part.role, replace(part, shape=shape))
 
     def call(self, function: str, *arguments: Argument | int | None, writes: Sequence[Buffer | None]) -> None:
         """Emit one kernel call; None is NULL. Buffers among the arguments that are not written count as read."""
@@ -227,18 +244,11 @@ class Lowering:
     def _sliced(self, shape: Shape) -> Shape:
         return (shape[0] // self.slices, *shape[1:])
 
-    def _part_of_slices(self, part: Buffer) -> Buffer:
-        """`part` as the current slice's of a buffer that has room for all of them."""
-        if self._loop is None:
-            return part
-        shape = (self.slices * part.shape[0], *part.shape[1:])
-        return Part(part.name, part.ctype, part.shape, part.role, replace(part, shape=shape))
-
     def _promoted(self, x: Buffer) -> Buffer:
         """`x`, if only the current slice's was held so far, as a part of a whole: in all that was emitted."""
         if self._loop is None or isinstance(x, Part):
             return x
-        part = self._part_of_slices(x)
+        part = self.part_of_slices(x)
         self._calls = [self._with_part(call, x, part) if call.loop == self._loop else call for call in self._calls]
         self._notes = {key: part if value == x else value for key, value in self._notes.items()}
         return part

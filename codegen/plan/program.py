@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import groupby
 from math import prod
 
-ALIGNMENT = 4  # bytes; every buffer holds 16- or 32-bit elements
+ALIGNMENT = 4  # bytes
 
 
 class Role(Enum):
@@ -29,7 +29,7 @@ class Role(Enum):
     SCRATCH = "scratch"
 
 
-ELEMENT_BYTES = {"float": 4, "uint32_t": 4, "uint16_t": 2}
+ELEMENT_BYTES = {"float": 4, "uint32_t": 4, "uint16_t": 2, "pmeta_float16": 2, "pmeta_int8": 1}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Part(Buffer):
     whole: Buffer
 
     def __post_init__(self) -> None:
-        if self.stride * 4 % ALIGNMENT or isinstance(self.whole, Part):
+        if isinstance(self.whole, Part):
             raise AssertionError(f"impossible part {self}")
 
     @property
@@ -85,6 +85,7 @@ class StoredInput:
     """What the weight gradient of a layer reads: `x`, and how it was thinned out by forward attention."""
 
     x: Buffer  # rows of the kept channels, or of all
+    shape: tuple[int, ...]  # of what it holds, as float32
     kept: Buffer | None  # number and indices of the kept channels; None: all
     gamma: Buffer | None  # γ^fw (C,), where the backward pass needs it
 

@@ -18,7 +18,9 @@ from pmeta.codegen.plan.lowering import Lowering
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.program import Buffer, Program, Role
 from pmeta.codegen.plan.segments import Segment, segments
+from pmeta.codegen.plan.stored import dense, finished
 from pmeta.codegen.plan.strategy import Strategy
+from pmeta.codegen.storage import finished_maps
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Walk:
     def __post_init__(self) -> None:
         self.low.live = self._values
         self.segments = segments(self.low.graph, self.strategy.slice_channels)
+        self._finished = finished_maps(self.low.graph)
 
     # --- forward --------------------------------------------------------------------------------------------
 
@@ -58,6 +61,9 @@ class Walk:
             if name not in read_later:
                 self._values.pop(name, None)
         head.lower_prologue(low, inputs[0])
+        if not head.reads_float16:
+            shapes = [low.graph.shapes[name] for name in head.inputs]
+            inputs = [dense(low, n, x, shape) for n, (x, shape) in enumerate(zip(inputs, shapes, strict=True))]
         low.recomputed = self._is_recomputed(segment)
         if segment.slices > 1:
             low.begin_loop(f"{head.name}, forward", segment.slices)
@@ -66,6 +72,8 @@ class Walk:
             low.enter(node, "forward")
             x = node.lower_forward(low, x)
         low.recomputed = False
+        if segment.output in self._finished:
+            x = finished(low, x)
         if segment.slices > 1:
             x = low.end_loop_with(x)
             for node in segment.nodes:

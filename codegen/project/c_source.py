@@ -137,10 +137,9 @@ def _shape_constants(plan: Plan) -> Iterator[dict[str, Any]]:
 
 def _attention_constants(plan: Plan) -> Iterator[dict[str, Any]]:
     adaptation = plan.model.adaptation
-    for name, layer, direction, module in attention_modules(plan):
-        shape = plan.graph.shapes[layer.output if direction == "bw" else layer.input]
+    for name, _, direction, module in attention_modules(plan):
         rho = adaptation.rho_bw if direction == "bw" else adaptation.rho_fw
-        fields = [f".channels = {module.channels}", f".size = {prod(shape[1:])}", f".rho = {rho}"]
+        fields = [f".channels = {module.channels}", f".rho = {rho}"]
         fields += [f".{part} = pmeta_const_{name}_{part}" for part in ATTENTION_PARTS]
         yield {"declaration": f"pmeta_attention_module {name}", "fields": fields}
 

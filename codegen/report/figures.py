@@ -176,17 +176,19 @@ def _stored(plan: Plan, layer: Node, program: Program) -> StoredInput | None:
     channels = layer.attention_channels(plan.graph.shapes[layer.input])[0]
     for call in program.calls:
         if call.layer == layer.name and call.function == "pmeta_group_norm_input_gradient":
-            return StoredInput(channels, channels, _whole(call, 1).bytes, True)  # (shape, x̂, ...)
+            return StoredInput(channels, channels, _kept(program, call, 1).bytes, True)  # (shape, x̂, ...)
     for call in program.calls:
         if call.layer == layer.name and call.function.endswith(("weight_gradient", "scale_gradient")):
-            kept, stored = call.arguments[1], _whole(call, 2)  # (shape, kept, x, ...)
-            return StoredInput(channels if kept == "NULL" else stored.shape[0], channels, stored.bytes, False)
+            kept, stored = call.arguments[1], _kept(program, call, 2)  # (shape, kept, x, ...) or (..., type, x, ...)
+            rows = whole(kept).shape[0] - 1 if isinstance(kept, Buffer) else channels
+            return StoredInput(rows, channels, stored.bytes, False)
     return None
 
 
-def _whole(call: Call, position: int) -> Buffer:
-    """The buffer that is argument number `position`."""
-    argument = call.arguments[position]
-    if not isinstance(argument, Buffer):
-        raise AssertionError(f"argument {position} of {call.function} is no buffer")
-    return whole(argument)
+def _kept(program: Program, call: Call, position: int) -> Buffer:
+    """What was kept for the first buffer among the arguments from `position` on: decoded before the call, or itself."""
+    read = whole(next(argument for argument in call.arguments[position:] if isinstance(argument, Buffer)))
+    for other in program.calls:
+        if other.function == "pmeta_decode_rows" and whole(other.written[0]) == read:
+            return whole(next(argument for argument in other.arguments if isinstance(argument, Buffer)))
+    return read

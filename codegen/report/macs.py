@@ -43,10 +43,18 @@ class _Layer:
         return -(-self.dense * pairs // (channels_out * of_a_filter))
 
     @property
+    def attended(self) -> int:
+        """C·H·W, for the average (Appendix A.1.2)."""
+        return prod(self._attended)
+
+    @property
     def attention(self) -> int:
-        """C·H·W + 2C² (Appendix A.1.2)."""
-        shape = self.shape_out if self.backward else self.shape_in
-        return prod(shape) + 2 * shape[0] ** 2
+        """2C², for two fully connected layers (Appendix A.1.2)."""
+        return 2 * self._attended[0] ** 2
+
+    @property
+    def _attended(self) -> Shape:
+        return self.shape_out if self.backward else self.shape_in
 
 
 def _nothing(_: _Layer) -> int:
@@ -61,6 +69,7 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     "pmeta_concat_input_gradient": _nothing,
     "pmeta_decode_uint8": lambda layer: prod(layer.shape_in),
     "pmeta_conv_forward": lambda layer: layer.dense,
+    "pmeta_conv_forward_float16": lambda layer: layer.dense,
     "pmeta_conv_forward_uint8": lambda layer: layer.dense,
     "pmeta_conv_weight_gradient": lambda layer: layer.sparse,
     "pmeta_conv_input_gradient": lambda layer: layer.dense,
@@ -74,9 +83,14 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     # g·scale, its mean, its mean with x̂, x̂ times that, times rstd.
     "pmeta_group_norm_input_gradient": lambda layer: 5 * prod(layer.shape_in),
     "pmeta_bias_gradient": lambda layer: layer.kept_out * prod(layer.shape_out[1:]),
+    "pmeta_channel_means": lambda layer: layer.attended,
     "pmeta_attention": lambda layer: layer.attention,
     "pmeta_kept_channels": _nothing,
+    "pmeta_keep_elements": lambda layer: layer.kept_in,
     "pmeta_keep_rows": lambda layer: layer.kept_in * prod(layer.shape_in[1:]),
+    "pmeta_convert_rows": _nothing,
+    "pmeta_decode_rows": _nothing,
+    "pmeta_round_rows": _nothing,
     "pmeta_relu_forward": _nothing,
     "pmeta_relu_input_gradient": _nothing,
     "pmeta_hard_swish_forward": lambda layer: layer.dense,

@@ -3,6 +3,7 @@
 
 #include "pmeta_math.h"
 #include "pmeta_numerics.h"
+#include "pmeta_rows.h"
 
 #include <stddef.h>
 
@@ -58,15 +59,17 @@ static void clip(int32_t channels, int32_t rho, float *pi, uint16_t *order)
     }
 }
 
-void pmeta_attention(const pmeta_attention_module *m, const float *v, float *scratch, uint16_t *order, float *gamma)
+void pmeta_channel_means(int32_t channels, int32_t size, int32_t type, const void *v, float *decoded, float *means)
+{
+    for (int32_t c = 0; c < channels; c++) {
+        means[c] = pmeta_lane_sum(pmeta_read_row(type, size, v, c, decoded), size) / (float)size;
+    }
+}
+
+void pmeta_attention(const pmeta_attention_module *m, const float *means, float *hidden, uint16_t *order, float *gamma)
 {
     const int32_t channels = m->channels;
-    float *average = scratch;
-    float *hidden = scratch + channels;
-    for (int32_t c = 0; c < channels; c++) {
-        average[c] = pmeta_lane_sum(v + c * m->size, m->size) / (float)m->size;
-    }
-    linear(channels, m->w1, m->b1, average, hidden);
+    linear(channels, m->w1, m->b1, means, hidden);
     for (int32_t c = 0; c < channels; c++) {
         hidden[c] = (hidden[c] <= 0.0f) ? 0.0f : hidden[c];
     }
@@ -102,14 +105,29 @@ void pmeta_kept_channels(int32_t channels, const float *gamma, uint16_t *kept)
     kept[0] = count;
 }
 
-void pmeta_keep_rows(int32_t size, const uint16_t *kept, const float *x, const float *gamma, float *store)
+void pmeta_keep_rows(int32_t size, const uint16_t *kept, int32_t x_type, const void *x, const float *gamma, float *row,
+                     int32_t type, void *store)
 {
     for (int32_t n = 0; n < kept[0]; n++) {
         const int32_t c = kept[1 + n];
+        const float *values = pmeta_read_row(x_type, size, x, c, row);
+        float *weighed = (type == PMETA_FLOAT32) ? (float *)store + n * size : row;
         for (int32_t p = 0; p < size; p++) {
-            const float value = x[c * size + p];
-            store[p] = (gamma != NULL) ? gamma[c] * value : value;
+            weighed[p] = (gamma != NULL) ? gamma[c] * values[p] : values[p];
         }
-        store += size;
+        if (type != PMETA_FLOAT32) {
+            pmeta_write_row(type, size, weighed, store, n);
+        }
     }
+}
+
+void pmeta_keep_elements(const uint16_t *kept, int32_t x_type, const void *x, const float *gamma, float *row,
+                         int32_t type, void *store)
+{
+    for (int32_t n = 0; n < kept[0]; n++) {
+        const int32_t c = kept[1 + n];
+        const float value = *pmeta_read_row(x_type, 1, x, c, row + n);
+        row[n] = (gamma != NULL) ? gamma[c] * value : value;
+    }
+    pmeta_write_row(type, kept[0], row, store, 0);
 }

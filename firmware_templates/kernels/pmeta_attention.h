@@ -3,11 +3,12 @@
 #ifndef PMETA_ATTENTION_H
 #define PMETA_ATTENTION_H
 
+#include "pmeta_rows.h"
+
 #include <stdint.h>
 
 typedef struct pmeta_attention_module {
     int32_t channels; /* C */
-    int32_t size;     /* H*W */
     int32_t rho;      /* clip ratio in thousandths */
     const float *w1;  /* (C, C) */
     const float *b1;  /* (C,) */
@@ -15,13 +16,23 @@ typedef struct pmeta_attention_module {
     const float *b2;  /* (C,) */
 } pmeta_attention_module;
 
-/* gamma (C,) from one sample's v (C, H, W). scratch: 2 C floats; order: C entries. */
-void pmeta_attention(const pmeta_attention_module *m, const float *v, float *scratch, uint16_t *order, float *gamma);
+/* means (C,) of the channels of one sample's v (C, size), of a type of pmeta_rows.h: decoded (size), NULL for float32.
+ */
+void pmeta_channel_means(int32_t channels, int32_t size, int32_t type, const void *v, float *decoded, float *means);
+
+/* gamma (C,) from one sample's means (C,). hidden: C floats; order: C entries. */
+void pmeta_attention(const pmeta_attention_module *m, const float *means, float *hidden, uint16_t *order, float *gamma);
 
 /* The channels with gamma != 0: their number, then their indices, ascending. */
 void pmeta_kept_channels(int32_t channels, const float *gamma, uint16_t *kept);
 
-/* Copies the kept rows of x (C, size) to store (kept[0], size), multiplied by gamma (C,) where that is not NULL. */
-void pmeta_keep_rows(int32_t size, const uint16_t *kept, const float *x, const float *gamma, float *store);
+/* Stores the kept rows of x (C, size), multiplied by gamma (C,) where that is not NULL. Both are of a type of
+ * pmeta_rows.h; row (size) is NULL where both are float32. */
+void pmeta_keep_rows(int32_t size, const uint16_t *kept, int32_t x_type, const void *x, const float *gamma, float *row,
+                     int32_t type, void *store);
+
+/* The same of a vector x (C,): what is kept of it becomes one row. row: kept[0] floats. */
+void pmeta_keep_elements(const uint16_t *kept, int32_t x_type, const void *x, const float *gamma, float *row,
+                         int32_t type, void *store);
 
 #endif

@@ -102,22 +102,41 @@ static void add_row(const pmeta_conv_shape *s, const float *in, int32_t r, const
     }
 }
 
+/* Adds what row r of channel c contributes to y (F, out_h, out_w): to all filters that read the channel. */
+static void add_row_to_filters(const pmeta_conv_shape *s, const float *row, int32_t c, int32_t r, const float *w,
+                               float *y)
+{
+    const int32_t taps = s->kernel_h * s->kernel_w;
+    const int32_t group_channels = s->channels / s->groups;
+    const int32_t group_filters = s->filters / s->groups;
+    const int32_t first = c / group_channels * group_filters;
+    for (int32_t f = first; f < first + group_filters; f++) {
+        const float *kernel = w + (f * group_channels + c % group_channels) * taps;
+        add_row(s, row, r, kernel, y + f * s->out_h * s->out_w);
+    }
+}
+
 void pmeta_conv_forward_uint8(const pmeta_conv_shape *s, const uint8_t *sample, const float *scale, const float *offset,
                               float *row, const float *w, const float *bias, float *y)
 {
-    const int32_t taps = s->kernel_h * s->kernel_w;
-    const int32_t out_size = s->out_h * s->out_w;
-    const int32_t group_channels = s->channels / s->groups;
-    const int32_t group_filters = s->filters / s->groups;
     start_at_bias(s, bias, y);
     for (int32_t c = 0; c < s->channels; c++) {
         for (int32_t r = 0; r < s->in_h; r++) {
             pmeta_decode_uint8(1, s->in_w, sample, scale + c, offset + c, row);
+            add_row_to_filters(s, row, c, r, w, y);
             sample += s->in_w;
-            const int32_t first = c / group_channels * group_filters;
-            for (int32_t f = first; f < first + group_filters; f++) {
-                add_row(s, row, r, w + (f * group_channels + c % group_channels) * taps, y + f * out_size);
-            }
+        }
+    }
+}
+
+void pmeta_conv_forward_float16(const pmeta_conv_shape *s, const pmeta_float16 *x, float *row, const float *w,
+                                const float *bias, float *y)
+{
+    start_at_bias(s, bias, y);
+    for (int32_t c = 0; c < s->channels; c++) {
+        for (int32_t r = 0; r < s->in_h; r++) {
+            (void)pmeta_read_row(PMETA_FLOAT16, s->in_w, x, c * s->in_h + r, row);
+            add_row_to_filters(s, row, c, r, w, y);
         }
     }
 }
@@ -176,23 +195,30 @@ static float tap_gradient(const pmeta_conv_shape *s, const float *x, const float
     return d;
 }
 
-void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const uint16_t *kept, const float *x, const float *gy,
-                                const float *gamma_bw, float *grad)
+/* Adds the gradients of channel c's taps, its input x (in_h, in_w), for all filters that read the channel. */
+static void add_channel_gradient(const pmeta_conv_shape *s, int32_t c, const float *x, const float *gy,
+                                 const float *gamma_bw, float *grad)
 {
-    const int32_t in_size = s->in_h * s->in_w;
-    const int32_t out_size = s->out_h * s->out_w;
     const int32_t taps = s->kernel_h * s->kernel_w;
-    const int32_t rows = (kept != NULL) ? kept[0] : s->channels;
     const int32_t group_channels = s->channels / s->groups;
-    for (int32_t f = 0; f < s->filters; f++) {
+    const int32_t group_filters = s->filters / s->groups;
+    const int32_t first = c / group_channels * group_filters;
+    for (int32_t f = first; f < first + group_filters; f++) {
         const int skipped = gamma_bw != NULL && gamma_bw[f] == 0.0f;
-        for (int32_t n = 0; n < rows && !skipped; n++) {
-            const int32_t c = ((kept != NULL) ? kept[1 + n] : n) - first_channel(s, f);
-            for (int32_t t = 0; t < taps && c >= 0 && c < group_channels; t++) {
-                const float d = tap_gradient(s, x + n * in_size, gy + f * out_size, t / s->kernel_w, t % s->kernel_w);
-                grad[c * taps + t] += (gamma_bw != NULL) ? gamma_bw[f] * d : d;
-            }
+        float *tap = grad + (f * group_channels + c % group_channels) * taps;
+        for (int32_t t = 0; t < taps && !skipped; t++) {
+            const float d = tap_gradient(s, x, gy + f * s->out_h * s->out_w, t / s->kernel_w, t % s->kernel_w);
+            tap[t] += (gamma_bw != NULL) ? gamma_bw[f] * d : d;
         }
-        grad += group_channels * taps;
+    }
+}
+
+void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const uint16_t *kept, int32_t type, const void *x,
+                                float *decoded, const float *gy, const float *gamma_bw, float *grad)
+{
+    const int32_t rows = (kept != NULL) ? kept[0] : s->channels;
+    for (int32_t n = 0; n < rows; n++) {
+        const float *row = pmeta_read_row(type, s->in_h * s->in_w, x, n, decoded);
+        add_channel_gradient(s, (kept != NULL) ? kept[1 + n] : n, row, gy, gamma_bw, grad);
     }
 }

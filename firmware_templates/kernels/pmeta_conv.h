@@ -3,6 +3,8 @@
 #ifndef PMETA_CONV_H
 #define PMETA_CONV_H
 
+#include "pmeta_rows.h"
+
 #include <stdint.h>
 
 typedef struct pmeta_conv_shape {
@@ -28,12 +30,17 @@ void pmeta_conv_forward_uint8(const pmeta_conv_shape *s, const uint8_t *sample, 
                               const float *scale, const float *offset,          /* (C,) */
                               float *row, const float *w, const float *bias, float *y);
 
+/* The same of a float16 map, decoded row by row. */
+void pmeta_conv_forward_float16(const pmeta_conv_shape *s, const pmeta_float16 *x, float *row, const float *w,
+                                const float *bias, float *y);
+
 void pmeta_conv_input_gradient(const pmeta_conv_shape *s, const float *w, const float *gy, /* (F, out_h, out_w) */
                                float *gx);                                                 /* (C, in_h, in_w) */
 
 /* Adds to grad (F, C / groups, kernel_h, kernel_w). kept: number of kept channels, then their indices, NULL for all; x
- * holds only those rows, with the forward attention applied. gamma_bw (F,) or NULL. */
-void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const uint16_t *kept, const float *x, const float *gy,
-                                const float *gamma_bw, float *grad);
+ * holds only those rows, with the forward attention applied, of a type of pmeta_rows.h: decoded (in_h * in_w), NULL for
+ * float32. gamma_bw (F,) or NULL. */
+void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const uint16_t *kept, int32_t type, const void *x,
+                                float *decoded, const float *gy, const float *gamma_bw, float *grad);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "pmeta_math.h"
 #include "pmeta_numerics.h"
+#include "pmeta_rows.h"
 
 #include <stddef.h>
 
@@ -58,21 +59,22 @@ static float weighted(float d, int32_t c, const float *gamma_fw, const float *ga
     return (gamma_bw != NULL) ? gamma_bw[c] * d : d;
 }
 
-void pmeta_group_norm_scale_gradient(const pmeta_group_norm_shape *s, const uint16_t *kept, const float *xhat,
-                                     const float *g, const float *gamma_fw, const float *gamma_bw, float *grad)
+void pmeta_group_norm_scale_gradient(const pmeta_group_norm_shape *s, const uint16_t *kept, int32_t type,
+                                     const void *xhat, float *decoded, const float *g, const float *gamma_fw,
+                                     const float *gamma_bw, float *grad)
 {
     const int32_t rows = (kept != NULL) ? kept[0] : s->channels;
     for (int32_t n = 0; n < rows; n++) {
         const int32_t c = (kept != NULL) ? kept[1 + n] : n;
         const int skipped = (gamma_fw != NULL && gamma_fw[c] == 0.0f) || (gamma_bw != NULL && gamma_bw[c] == 0.0f);
         if (!skipped) {
+            const float *row = pmeta_read_row(type, s->size, xhat, n, decoded);
             float d = 0.0f;
             for (int32_t p = 0; p < s->size; p++) {
-                d += g[c * s->size + p] * xhat[p];
+                d += g[c * s->size + p] * row[p];
             }
             grad[c] += weighted(d, c, gamma_fw, gamma_bw);
         }
-        xhat += s->size;
     }
 }
 

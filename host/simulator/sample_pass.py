@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, Model
 from pmeta.codegen.graph import Float32Array, Graph
+from pmeta.codegen.storage import finished_maps, is_sample
 from pmeta.codegen.targets import Target
 from pmeta.host.simulator.attention import attention
 from pmeta.host.simulator.operators import SIMULATED, SIMULATED_LAYERS, SIMULATED_LOSSES
 from pmeta.host.simulator.operators.operator import Contribution, Gamma, Weights
+from pmeta.host.simulator.storage import kept_rounding, map_rounding
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,12 @@ def decode(sample: npt.NDArray[Any], encoding: InputEncoding) -> Float32Array:
 def run_forward(model: Model, weights: Weights, x: Float32Array) -> ForwardPass:
     """The forward pass of one decoded sample."""
     saved: dict[str, Any] = {}
+    finished, rounded = finished_maps(model.graph), map_rounding(model.adaptation.storage)
     activations = {model.graph.input: x}
     for node in model.graph.nodes:
         inputs = [activations[name] for name in node.inputs]
-        activations[node.output], saved[node.name] = SIMULATED[type(node)].join(node, weights, inputs)
+        y, saved[node.name] = SIMULATED[type(node)].join(node, weights, inputs)
+        activations[node.output] = rounded(y) if node.output in finished else y
     return ForwardPass(activations[model.graph.output], saved)
 
 
@@ -61,7 +65,7 @@ def run_sample(model: Model, weights: Weights, step: int, x: Float32Array, targe
     loss, g = SIMULATED_LOSSES[model.adaptation.loss](forward.logits, target)
     learned = model.learned_in_step(step)
     learning = {weight.layer for weight in learned}
-    depends = _depend_on(model.graph, learning)
+    depends, rounded = _depend_on(model.graph, learning), kept_rounding(model.adaptation.storage)
     gradients = {model.graph.output: g}
     gammas: dict[str, Gamma] = {}
     contributions: dict[str, Contribution] = {}
@@ -72,11 +76,13 @@ def run_sample(model: Model, weights: Weights, step: int, x: Float32Array, targe
         if node.name in learning:
             operator = SIMULATED_LAYERS[type(node)]
             gammas[node.name] = gamma = _gamma(model.adaptation, node.name, operator.attended(saved), gy)
+            kept = operator.kept_for_weights(saved, rounded, gamma.fw, is_sample(model.graph, node.input))
             for weight in learned:
                 if weight.layer == node.name:
-                    contributions[weight.name] = operator.contribution(node, saved, gy, gamma, weight.part)
+                    contributions[weight.name] = operator.contribution(node, kept, gy, gamma, weight.part)
         if depends.intersection(node.inputs):
-            found = SIMULATED[type(node)].input_gradients(node, weights, saved, gy)
+            kept = SIMULATED[type(node)].kept(saved, rounded)
+            found = SIMULATED[type(node)].input_gradients(node, weights, kept, gy)
             for name, gx in zip(node.inputs, found, strict=True):
                 gradients[name] = gradients[name] + gx if name in gradients else gx
     return SamplePass(forward, loss, gammas, contributions)

@@ -16,8 +16,9 @@ from benchmarks.torch_vs_simulator import (  # noqa: E402
     torch_weights,
 )
 from pmeta.codegen.adaptation import Model  # noqa: E402
+from pmeta.codegen.storage import Storage  # noqa: E402
 from pmeta.host.simulator import Simulator  # noqa: E402
-from tests.models import random_4conv, random_chain, random_samples, regression  # noqa: E402
+from tests.models import random_4conv, random_chain, random_samples, regression, with_storage  # noqa: E402
 from tests.reference import torch_adaptation  # noqa: E402
 
 pytestmark = pytest.mark.differential
@@ -88,7 +89,7 @@ def chain_errors(model: Model, seed: int) -> list[tuple[float, float]]:
 
 def drawn_chain(seed: int) -> Model:
     """Some learn numbers."""
-    model = random_chain(np.random.default_rng(seed))
+    model = with_storage(random_chain(np.random.default_rng(seed)), Storage())
     return regression(model) if seed % 4 == 3 else model
 
 

@@ -20,9 +20,10 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.modelfile import RECORD_KEY, load_model, save_model
+from pmeta.codegen.storage import Storage
 from pmeta.host.simulator.sample_pass import decode
 from pmeta.host.simulator.simulator import Simulator
-from tests.models import random_4conv, random_chain, random_samples, regression
+from tests.models import random_4conv, random_chain, random_samples, regression, with_storage
 
 pytestmark = pytest.mark.unit
 
@@ -81,9 +82,21 @@ def test_onnxruntime_computes_the_same_logits(model: Model, path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_onnxruntime_computes_the_same_logits_of_random_chains(seed: int, tmp_path: Path) -> None:
-    model = random_chain(np.random.default_rng(seed))
+    model = with_storage(random_chain(np.random.default_rng(seed)), Storage())
     save_model(model, tmp_path / "model.onnx")
     assert_runs_alike(model, tmp_path / "model.onnx")
+
+
+def test_storage_is_recorded_only_where_it_is_not_float32(model: Model, tmp_path: Path) -> None:
+    plain, small = tmp_path / "plain.onnx", tmp_path / "small.onnx"
+    save_model(model, plain)
+    save_model(with_storage(model, Storage("int8", "float16")), small)
+    assert b'"storage"' not in plain.read_bytes()
+    assert load_model(small).adaptation.storage == Storage("int8", "float16")
+    damaged = small.read_bytes().replace(b'"float16"', b'"float17"')
+    small.write_bytes(damaged)
+    with pytest.raises(ModelError, match="storage type 'float17' for maps; use one of: float32, float16"):
+        load_model(small)
 
 
 def assert_runs_alike(model: Model, path: Path) -> None:

@@ -173,12 +173,14 @@ def test_forward_attention_is_rounded_into_the_input_before_the_sum() -> None:
     gamma, x, gy = Gamma(draw(1, 3), draw(2, 2)), draw(3, 3, 4, 4), draw(4, 2, 3, 3)
     assert gamma.fw is not None and gamma.bw is not None
     node = Conv("conv", "x", "y", "w", None, 2, Window((2, 2)))
-    added = accumulate(0.1, conv.ConvOperator().contribution(node, x, gy, gamma, "weight"))
+    kept = conv.ConvOperator().kept_for_weights(x, lambda x: x, gamma.fw, of_sample=False)
+    added = accumulate(0.1, conv.ConvOperator().contribution(node, kept, gy, gamma, "weight"))
     d = scalar.conv_weight_gradient(gy, gamma.fw[:, None, None] * x, node.window)
     assert_same(added, np.float32(0.1) + gamma.bw[:, None, None, None] * d)
     fc = Gemm("fc", "x", "y", "w", None, 2)
     vector, gradient = draw(5, 3), draw(6, 2)
-    added = accumulate(0.1, gemm.GemmOperator().contribution(fc, vector, gradient, gamma, "weight"))
+    kept = gemm.GemmOperator().kept_for_weights(vector, lambda x: x, gamma.fw, of_sample=False)
+    added = accumulate(0.1, gemm.GemmOperator().contribution(fc, kept, gradient, gamma, "weight"))
     d = scalar.gemm_weight_gradient(gradient, gamma.fw * vector)
     assert_same(added, np.float32(0.1) + gamma.bw[:, None] * d)
 

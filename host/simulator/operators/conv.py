@@ -15,9 +15,11 @@ from pmeta.host.simulator.operators.operator import (
     LayerOperator,
     Weights,
     bias_contribution,
+    kept_input,
     weight_contribution,
 )
 from pmeta.host.simulator.operators.taps import Size, taps_inside
+from pmeta.host.simulator.storage import Rounding
 
 FEW_SUMS = 64  # pairs of filter and channel; with fewer, a step per pixel costs more than what it computes
 CACHED_SUMS = 1 << 14
@@ -114,13 +116,17 @@ class ConvOperator(LayerOperator[Conv, Float32Array]):
     def input_gradient(self, node: Conv, weights: Weights, saved: Float32Array, gy: Float32Array) -> Float32Array:
         return input_gradient(gy, weights[node.weight], node.window, saved.shape, node.groups)
 
+    def kept_for_weights(
+        self, saved: Float32Array, rounded: Rounding, fw: Float32Array | None, of_sample: bool
+    ) -> Float32Array:
+        return kept_input(saved, rounded, fw, of_sample)
+
     def attended(self, saved: Float32Array) -> Float32Array:
         return saved
 
     def contribution(
-        self, node: Conv, saved: Float32Array, gy: Float32Array, gamma: Gamma, part: UpdatedPart
+        self, node: Conv, kept: Float32Array, gy: Float32Array, gamma: Gamma, part: UpdatedPart
     ) -> Contribution:
         if part == "bias":
             return bias_contribution(gy, gamma)
-        x = saved if gamma.fw is None else gamma.fw[:, None, None] * saved
-        return weight_contribution(weight_gradient(gy, x, node.window, node.groups), gamma)
+        return weight_contribution(weight_gradient(gy, kept, node.window, node.groups), gamma)

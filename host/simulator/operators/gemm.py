@@ -14,8 +14,10 @@ from pmeta.host.simulator.operators.operator import (
     LayerOperator,
     Weights,
     bias_contribution,
+    kept_input,
     weight_contribution,
 )
+from pmeta.host.simulator.storage import Rounding
 
 
 def forward(x: Float32Array, w: Float32Array, b: Float32Array | None) -> Float32Array:
@@ -44,13 +46,17 @@ class GemmOperator(LayerOperator[Gemm, Float32Array]):
     def input_gradient(self, node: Gemm, weights: Weights, saved: Float32Array, gy: Float32Array) -> Float32Array:
         return input_gradient(gy, weights[node.weight])
 
+    def kept_for_weights(
+        self, saved: Float32Array, rounded: Rounding, fw: Float32Array | None, of_sample: bool
+    ) -> Float32Array:
+        return kept_input(saved, rounded, fw, of_sample)
+
     def attended(self, saved: Float32Array) -> Float32Array:
         return saved
 
     def contribution(
-        self, node: Gemm, saved: Float32Array, gy: Float32Array, gamma: Gamma, part: UpdatedPart
+        self, node: Gemm, kept: Float32Array, gy: Float32Array, gamma: Gamma, part: UpdatedPart
     ) -> Contribution:
         if part == "bias":
             return bias_contribution(gy, gamma)
-        x = saved if gamma.fw is None else gamma.fw * saved
-        return weight_contribution(weight_gradient(gy, x), gamma)
+        return weight_contribution(weight_gradient(gy, kept), gamma)

@@ -18,6 +18,7 @@ from pmeta.host.simulator.operators.operator import (
     bias_contribution,
     kept_channels,
 )
+from pmeta.host.simulator.storage import Rounding
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,25 @@ class GroupNormOperator(LayerOperator[GroupNorm, Normalized]):
     def input_gradient(self, node: GroupNorm, weights: Weights, saved: Normalized, gy: Float32Array) -> Float32Array:
         return input_gradient(gy, weights[node.scale], saved)
 
+    def kept(self, saved: Normalized, rounded: Rounding) -> Normalized:
+        # An element of a vector is a channel of one pixel.
+        rows = saved.x_hat.reshape(saved.x_hat.shape[0], -1)
+        return Normalized(rounded(rows).reshape(saved.x_hat.shape), saved.rstd)
+
+    def kept_for_weights(
+        self, saved: Normalized, rounded: Rounding, fw: Float32Array | None, of_sample: bool
+    ) -> Normalized:
+        return self.kept(saved, rounded)
+
     def attended(self, saved: Normalized) -> Float32Array:
         return saved.x_hat
 
     def contribution(
-        self, node: GroupNorm, saved: Normalized, gy: Float32Array, gamma: Gamma, part: UpdatedPart
+        self, node: GroupNorm, kept: Normalized, gy: Float32Array, gamma: Gamma, part: UpdatedPart
     ) -> Contribution:
         if part == "bias":
             return bias_contribution(gy, gamma)
         both = None if gamma.fw is None or gamma.bw is None else gamma.fw * gamma.bw
         one = gamma.bw if gamma.fw is None else gamma.fw
-        kept = kept_channels(gamma.fw) & kept_channels(gamma.bw)
-        return Contribution(scale_gradient(gy, saved.x_hat), one if both is None else both, kept)
+        channels = kept_channels(gamma.fw) & kept_channels(gamma.bw)
+        return Contribution(scale_gradient(gy, kept.x_hat), one if both is None else both, channels)

@@ -7,6 +7,7 @@ import numpy as np
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.operators import HardSwish
 from pmeta.host.simulator.operators.operator import Operator, Weights
+from pmeta.host.simulator.storage import Rounding
 
 _ZERO, _HALF, _THREE = np.float32(0), np.float32(0.5), np.float32(3)
 _THIRD, _SIXTH = (np.float32(float.fromhex(text)) for text in ("0x1.555556p-2", "0x1.555556p-3"))
@@ -32,3 +33,6 @@ class HardSwishOperator(Operator[HardSwish, Float32Array]):
 
     def input_gradient(self, node: HardSwish, weights: Weights, saved: Float32Array, gy: Float32Array) -> Float32Array:
         return input_gradient(gy, saved)
+
+    def kept(self, saved: Float32Array, rounded: Rounding) -> Float32Array:
+        return rounded(saved)

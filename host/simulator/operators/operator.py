@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pmeta.codegen.adaptation import UpdatedPart
 from pmeta.codegen.graph import Float32Array, Node
 from pmeta.host.simulator.arithmetic import sum_from_zero
+from pmeta.host.simulator.storage import Rounding
 
 BoolArray = npt.NDArray[np.bool_]
 Weights = Mapping[str, Float32Array]  # by name, as they are now
@@ -53,6 +54,10 @@ class Operator(ABC, Generic[NodeT, SavedT]):
     def input_gradient(self, node: NodeT, weights: Weights, saved: SavedT, gy: Float32Array) -> Float32Array:
         """g(x) from g(y)."""
 
+    def kept(self, saved: SavedT, rounded: Rounding) -> SavedT:
+        """What the backward pass gets of `saved`: what is kept as numbers is rounded."""
+        return saved
+
     def join(self, node: NodeT, weights: Weights, inputs: Sequence[Float32Array]) -> tuple[Float32Array, SavedT]:
         """`forward` from all inputs."""
         return self.forward(node, weights, inputs[0])
@@ -78,14 +83,28 @@ class LayerOperator(Operator[NodeT, SavedT]):
     """An operator with weights."""
 
     @abstractmethod
+    def kept_for_weights(self, saved: SavedT, rounded: Rounding, fw: Float32Array | None, of_sample: bool) -> SavedT:
+        """`kept`, with forward attention applied to what the layer's own gradient reads.
+
+        of_sample: the layer reads the sample, which is at hand again in the backward pass.
+        """
+
+    @abstractmethod
     def attended(self, saved: SavedT) -> Float32Array:
         """What forward attention looks at: (C, ...)."""
 
     @abstractmethod
     def contribution(
-        self, node: NodeT, saved: SavedT, gy: Float32Array, gamma: Gamma, part: UpdatedPart
+        self, node: NodeT, kept: SavedT, gy: Float32Array, gamma: Gamma, part: UpdatedPart
     ) -> Contribution:
-        """What this sample adds to the accumulator of the weight or of the bias."""
+        """What this sample adds to the accumulator of the weight or of the bias, from `kept_for_weights`."""
+
+
+def kept_input(x: Float32Array, rounded: Rounding, fw: Float32Array | None, of_sample: bool) -> Float32Array:
+    """The input (C, ...) of a Conv or Gemm as it is kept: γ^fw·x, rounded; x without attention."""
+    if fw is not None:
+        return rounded(_along(fw, 0, x.ndim) * x)
+    return x if of_sample else rounded(x)
 
 
 def kept_channels(gamma: Float32Array | None) -> BoolArray:

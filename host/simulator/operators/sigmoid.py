@@ -8,6 +8,7 @@ from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.operators import Sigmoid
 from pmeta.host.simulator.arithmetic import exp32
 from pmeta.host.simulator.operators.operator import Operator, Weights
+from pmeta.host.simulator.storage import Rounding
 
 _ONE = np.float32(1)
 
@@ -33,3 +34,6 @@ class SigmoidOperator(Operator[Sigmoid, Float32Array]):
 
     def input_gradient(self, node: Sigmoid, weights: Weights, saved: Float32Array, gy: Float32Array) -> Float32Array:
         return input_gradient(gy, saved)
+
+    def kept(self, saved: Float32Array, rounded: Rounding) -> Float32Array:
+        return rounded(saved)

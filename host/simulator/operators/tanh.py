@@ -8,6 +8,7 @@ from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.operators import Tanh
 from pmeta.host.simulator.arithmetic import exp32
 from pmeta.host.simulator.operators.operator import Operator, Weights
+from pmeta.host.simulator.storage import Rounding
 
 _ONE, _TWO = np.float32(1), np.float32(2)
 _NEAR_ZERO = np.float32(0.625)
@@ -43,3 +44,6 @@ class TanhOperator(Operator[Tanh, Float32Array]):
 
     def input_gradient(self, node: Tanh, weights: Weights, saved: Float32Array, gy: Float32Array) -> Float32Array:
         return input_gradient(gy, saved)
+
+    def kept(self, saved: Float32Array, rounded: Rounding) -> Float32Array:
+        return rounded(saved)

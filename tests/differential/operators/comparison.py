@@ -13,9 +13,13 @@ from hypothesis import strategies as st
 
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.operators import Window
+from pmeta.codegen.storage import StoredType
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.operators.operator import Contribution
+from pmeta.host.simulator.storage import to_float16, to_int8
 from tests.kernels import Fenced
+
+Array = npt.NDArray[Any]
 
 ROUNDING = 2.0**-24  # largest relative error of one float32 operation
 
@@ -87,6 +91,33 @@ def kept_rows(x: Float32Array, scores: Float32Array, weigh: bool) -> tuple[npt.N
     if weigh:
         rows = scores[channels].reshape(-1, *[1] * (x.ndim - 1)) * rows
     return np.array([channels.size, *channels], np.uint16), rows
+
+
+stored_types: st.SearchStrategy[StoredType] = st.sampled_from(["float32", "float16", "int8"])
+ROW_TYPES: dict[StoredType, int] = {"float32": 0, "float16": 1, "int8": 2}  # in pmeta_rows.h
+
+
+@np.errstate(all="ignore")
+def stored_rows(x: Float32Array, kept_as: StoredType) -> Array:
+    """x (rows, size) as pmeta_rows.h lays it out: (rows, ...)."""
+    if kept_as == "float32":
+        return x
+    if kept_as == "float16":
+        return x.astype(np.float16).view(np.uint16)
+    size = x.shape[1]
+    rows = np.zeros((x.shape[0], 4 + -(-size // 4) * 4), np.uint8)
+    for row, values in zip(rows, x, strict=True):
+        numbers = np.abs(values[~np.isnan(values)])
+        scale = np.float32(numbers.max() if numbers.size else 0) / np.float32(127)
+        quotients = np.zeros(size, np.float32) if scale == 0 else np.rint(values / scale)
+        row[:4] = np.frombuffer(scale.tobytes(), np.uint8)
+        row[4 : 4 + size] = np.nan_to_num(np.clip(quotients, -127, 127)).astype(np.int8).view(np.uint8)
+    return rows
+
+
+def as_stored(rounding: StoredType, x: Float32Array) -> Float32Array:
+    """x (C, ...) after it was stored; unlike a `Storage` also where int8 saves nothing."""
+    return {"float32": lambda x: x, "float16": to_float16, "int8": to_int8}[rounding](x)
 
 
 def unpacked(words: npt.NDArray[np.uint32], elements: int, bits: int = 1) -> npt.NDArray[np.uint32]:

@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from pmeta.codegen.adaptation import AttentionModule
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
+from pmeta.codegen.storage import MapType, StoredType
 from pmeta.host.simulator.attention import attention, module_output
 from tests.differential.operators.comparison import (
     ORDINARY,
+    ROW_TYPES,
+    as_stored,
     assert_close,
     assert_same,
     autograd,
@@ -24,13 +27,16 @@ from tests.differential.operators.comparison import (
     generators,
     kept_rows,
     smooth,
+    stored_rows,
+    stored_types,
     values,
 )
-from tests.kernels import Struct, call, unwritten
+from tests.kernels import Struct, call, in_place, unwritten
 
 pytestmark = [pytest.mark.differential, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
 channel_counts = st.sampled_from([1, 2, 3, 5, 8, 17, 40])
+maps: st.SearchStrategy[MapType] = st.sampled_from(["float32", "float16"])
 rhos = st.one_of(st.sampled_from([0, 1, 300, 500, 999]), st.integers(0, 999))
 shapes = st.sampled_from([(), (1, 1), (3, 5), (7, 8)])
 
@@ -50,11 +56,13 @@ def constant_module(scores: Float32Array) -> AttentionModule:
 
 def run_kernel(module: AttentionModule, v: Float32Array, rho: int) -> Float32Array:
     channels = module.channels
-    fields = {"channels": channels, "size": v.size // channels, "rho": rho}
+    fields, means = {"channels": channels, "rho": rho}, unwritten(channels)
+    call("pmeta_channel_means", channels, v.size // channels, ROW_TYPES["float32"], v, None, means)
     parts = {"w1": module.w1, "b1": module.b1, "w2": module.w2, "b2": module.b2}
     result = unwritten(channels)
-    scratch, order = unwritten(2, channels), unwritten(channels, dtype=np.uint16)
-    call("pmeta_attention", Struct("pmeta_attention_module", {**fields, **parts}), v, scratch, order, result)
+    hidden, order = unwritten(channels), unwritten(channels, dtype=np.uint16)
+    struct = Struct("pmeta_attention_module", {**fields, **parts})
+    call("pmeta_attention", struct, means.array, hidden, order, result)
     return result.array
 
 
@@ -112,14 +120,44 @@ def test_most_channels_are_kept_when_all_are_equal() -> None:
 
 
 @examples
-@given(generators, channel_counts, shapes, st.booleans(), flavours)
-def test_keep_rows(rng: np.random.Generator, channels: int, size: tuple[int, ...], weigh: bool, flavour: str) -> None:
-    x, scores = values(rng, channels, *size, flavour=flavour), gamma(rng, channels)
+@given(generators, channel_counts, st.sampled_from([1, 15, 56]), maps, st.booleans(), stored_types, flavours)
+def test_keep_rows(
+    rng: np.random.Generator, channels: int, size: int, map_as: MapType, weigh: bool, kept_as: StoredType, flavour: str
+) -> None:
+    x, scores = as_stored(map_as, values(rng, channels, size, flavour=flavour)), gamma(rng, channels)
     assume(scores is not None)
     kept, rows = kept_rows(x, scores, weigh)
-    store = unwritten(*rows.shape)
-    call("pmeta_keep_rows", x[0].size, kept, x, scores if weigh else None, store)
-    assert_same(store, rows)
+    expected = stored_rows(rows, kept_as)
+    store, row = in_place(np.zeros_like(expected)), unwritten(size)
+    given = (kept, ROW_TYPES[map_as], stored_rows(x, map_as), scores if weigh else None)
+    call("pmeta_keep_rows", size, *given, row, ROW_TYPES[kept_as], store)
+    assert_same(decoded(store.array, rows.shape, kept_as), decoded(expected, rows.shape, kept_as))
+
+
+@examples
+@given(generators, channel_counts, maps, st.booleans(), stored_types, flavours)
+def test_keep_elements(
+    rng: np.random.Generator, channels: int, map_as: MapType, weigh: bool, kept_as: StoredType, flavour: str
+) -> None:
+    """What is kept of a vector becomes one row."""
+    x, scores = as_stored(map_as, values(rng, channels, flavour=flavour)), gamma(rng, channels)
+    assume(scores is not None and scores.any())
+    kept, elements = kept_rows(x, scores, weigh)
+    expected = stored_rows(elements[None], kept_as)
+    store, row = in_place(np.zeros_like(expected)), unwritten(elements.size)
+    given = (kept, ROW_TYPES[map_as], stored_rows(x[None], map_as), scores if weigh else None)
+    call("pmeta_keep_elements", *given, row, ROW_TYPES[kept_as], store)
+    shape = (1, elements.size)
+    assert_same(decoded(store.array, shape, kept_as), decoded(expected, shape, kept_as))
+
+
+def decoded(rows: Any, shape: tuple[int, ...], kept_as: StoredType) -> Float32Array:
+    """NaN may differ in its bits; as float32 it does not."""
+    x = unwritten(*shape)
+    if kept_as == "float32":
+        return rows
+    call("pmeta_decode_rows", ROW_TYPES[kept_as], *shape, rows, x)
+    return x.array
 
 
 @examples

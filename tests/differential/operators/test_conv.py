@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,15 @@ from hypothesis import strategies as st
 from pmeta.codegen.adaptation import InputEncoding
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.operators import Conv, Window
+from pmeta.codegen.storage import StoredType
 from pmeta.host.simulator.operators import conv
 from pmeta.host.simulator.operators.operator import Gamma
 from pmeta.host.simulator.sample_pass import decode
+from pmeta.host.simulator.storage import to_float16
 from tests.differential.operators.comparison import (
+    ROW_TYPES,
     accumulator,
+    as_stored,
     assert_accumulates,
     assert_close,
     assert_same,
@@ -28,6 +33,8 @@ from tests.differential.operators.comparison import (
     generators,
     kept_rows,
     smooth,
+    stored_rows,
+    stored_types,
     values,
     windows,
 )
@@ -101,6 +108,21 @@ def test_forward_of_an_encoded_sample(
 
 
 @examples
+@given(generators, windows(), counts, st.booleans())
+def test_forward_of_a_float16_map(
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, has_bias: bool
+) -> None:
+    """The same as decoding it first."""
+    (window, size), (channels, filters, groups) = window_and_size, counts
+    x = to_float16(values(rng, channels, *size))
+    w, b = values(rng, filters, channels // groups, *window.kernel), values(rng, filters) if has_bias else None
+    layer = node(filters, window, groups)
+    row, y = unwritten(size[1]), unwritten(*layer.output_shape(x.shape))
+    call("pmeta_conv_forward_float16", layer.shape_constants(x.shape), stored_rows(x, "float16"), row, w, b, y)
+    assert_same(y, conv.forward(x, w, b, window, groups))
+
+
+@examples
 @given(generators, windows(), counts, flavours)
 def test_input_gradient(
     rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, flavour: str
@@ -115,9 +137,9 @@ def test_input_gradient(
 
 
 @examples
-@given(generators, windows(), counts, flavours)
+@given(generators, windows(), counts, stored_types, flavours)
 def test_weight_gradient(
-    rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, flavour: str
+    rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, kept_as: StoredType, flavour: str
 ) -> None:
     (window, size), (channels, filters, groups) = window_and_size, counts
     layer = node(filters, window, groups)
@@ -126,9 +148,13 @@ def test_weight_gradient(
     fw, bw = gamma(rng, channels), gamma(rng, filters)
     start = accumulator(rng, filters, channels // groups, *window.kernel, flavour=flavour)
     kept, stored = (None, x) if fw is None else kept_rows(x, fw, weigh=True)
-    grad = in_place(start)
-    call("pmeta_conv_weight_gradient", layer.shape_constants(x.shape), kept, stored, gy, bw, grad)
-    assert_accumulates(grad, start, conv.ConvOperator().contribution(layer, x, gy, Gamma(fw, bw), "weight"))
+    grad, pixels = in_place(start), size[0] * size[1]
+    read = (ROW_TYPES[kept_as], stored_rows(stored.reshape(-1, pixels), kept_as))
+    plane = None if kept_as == "float32" else unwritten(pixels)
+    call("pmeta_conv_weight_gradient", layer.shape_constants(x.shape), kept, *read, plane, gy, bw, grad)
+    operator = conv.ConvOperator()
+    seen = operator.kept_for_weights(x, functools.partial(as_stored, kept_as), fw, of_sample=False)
+    assert_accumulates(grad, start, operator.contribution(layer, seen, gy, Gamma(fw, bw), "weight"))
 
 
 @examples

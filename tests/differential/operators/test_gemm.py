@@ -65,8 +65,9 @@ def test_weight_gradient(rng: np.random.Generator, channels: int, features: int,
     start = accumulator(rng, features, channels, flavour=flavour)
     kept, stored = (None, x) if fw is None else kept_rows(x, fw, weigh=True)
     grad = in_place(start)
+    seen = gemm.GemmOperator().kept_for_weights(x, lambda x: x, fw, of_sample=False)
     call("pmeta_gemm_weight_gradient", layer.shape_constants(x.shape), kept, stored, gy, bw, grad)
-    assert_accumulates(grad, start, gemm.GemmOperator().contribution(layer, x, gy, Gamma(fw, bw), "weight"))
+    assert_accumulates(grad, start, gemm.GemmOperator().contribution(layer, seen, gy, Gamma(fw, bw), "weight"))
 
 
 @examples

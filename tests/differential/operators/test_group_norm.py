@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.operators import GroupNorm
+from pmeta.codegen.storage import StoredType
 from pmeta.host.simulator.operators import group_norm
 from pmeta.host.simulator.operators.operator import Gamma
 from tests.differential.operators.comparison import (
+    ROW_TYPES,
     accumulator,
+    as_stored,
     assert_accumulates,
     assert_close,
     assert_same,
@@ -25,6 +29,8 @@ from tests.differential.operators.comparison import (
     generators,
     kept_rows,
     smooth,
+    stored_rows,
+    stored_types,
     values,
 )
 from tests.kernels import call, in_place, unwritten
@@ -86,9 +92,13 @@ def test_input_gradient(
 
 
 @examples
-@given(generators, layers(), st.booleans(), flavours)
+@given(generators, layers(), st.booleans(), stored_types, flavours)
 def test_scale_gradient(
-    rng: np.random.Generator, drawn: tuple[GroupNorm, tuple[int, ...]], stores_rows: bool, flavour: str
+    rng: np.random.Generator,
+    drawn: tuple[GroupNorm, tuple[int, ...]],
+    stores_rows: bool,
+    kept_as: StoredType,
+    flavour: str,
 ) -> None:
     """With forward attention x̂ comes whole, or as its kept rows alone."""
     layer, shape = drawn
@@ -98,8 +108,14 @@ def test_scale_gradient(
     start = accumulator(rng, shape[0], flavour=flavour)
     kept, stored = kept_rows(saved.x_hat, fw, weigh=False) if fw is not None and stores_rows else (None, saved.x_hat)
     grad = in_place(start)
-    call("pmeta_group_norm_scale_gradient", layer.shape_constants(shape), kept, stored, gz, fw, bw, grad)
-    contribution = group_norm.GroupNormOperator().contribution(layer, saved, gz, Gamma(fw, bw), "weight")
+    pixels = gz[0].size
+    read = (kept, ROW_TYPES[kept_as], stored_rows(stored.reshape(-1, pixels), kept_as))
+    row = None if kept_as == "float32" else unwritten(pixels)
+    constants = layer.shape_constants(shape)
+    call("pmeta_group_norm_scale_gradient", constants, *read, row, gz, fw, bw, grad)
+    operator = group_norm.GroupNormOperator()
+    seen = operator.kept_for_weights(saved, functools.partial(as_stored, kept_as), fw, of_sample=False)
+    contribution = operator.contribution(layer, seen, gz, Gamma(fw, bw), "weight")
     assert_accumulates(grad, start, contribution)
 
 
