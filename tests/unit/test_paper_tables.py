@@ -99,7 +99,7 @@ def test_usage_errors_name_the_program() -> None:
     [
         (["t"], {"tables"}),
         (["--bo"], {"--board"}),
-        (["model.onnx", "--o"], {"--out"}),
+        (["model.onnx", "--o"], {"--out", "--outputs"}),
         (["tables", "--j"], {"--json"}),
         (["models/"], set()),  # the shell completes files then
     ],
