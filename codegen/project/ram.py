@@ -54,9 +54,9 @@ def library_ram(objects: Iterable[Path]) -> int:
     )
 
 
-def check_firmware(manifest: Path, elf: Path, ram_origin: int, ram_size: int) -> RamCheck:
-    """The whole firmware of a bare-metal board: model, link and stack."""
-    predicted = Manifest.load(manifest).ram("model", "link", "stack")
+def check_firmware(manifest: Path, elf: Path, ram_origin: int, ram_size: int, stack_bytes: int) -> RamCheck:
+    """The whole firmware of a bare-metal board: model, link and the stack that the project reserves."""
+    predicted = Manifest.load(manifest).ram("model", "link") + stack_bytes
     return RamCheck(predicted, linked_ram(elf, ram_origin, ram_size))
 
 

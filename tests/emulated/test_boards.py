@@ -42,10 +42,10 @@ MODEL_C = f"""
 #include "pmeta_model.h"
 #include <string.h>
 static float arena[{ARENA_BYTES // 4}];
-static volatile double gain = 1.0;
+static volatile uint64_t gain = 1;
 float model_root(float x)
 {{
-    arena[1] = (float)gain;
+    arena[1] = (float)(uint32_t)gain;
     return arena[1] * __builtin_sqrtf(x);
 }}
 void model_clear(void)
@@ -170,6 +170,7 @@ def firmware(platformio, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert built.returncode == 0, built.stdout
     total = MODEL_BYTES + STACK_BYTES
     assert f"RAM: predicted {total} B, linked {total} B: equal" in built.stdout
+    assert "Stack: unbounded, recursion: dig calls dig (lib/pmeta_model: " in built.stdout
     return folder / ".pio" / "build" / "netduinoplus2" / "program.elf"
 
 
@@ -298,17 +299,17 @@ def test_echo_and_float_arithmetic(emulator: Emulator) -> None:
 def test_stack_paint_measures_depth(emulator: Emulator) -> None:
     before = emulator.talk.stack_used()
     assert 255 < before < 600  # main() holds 255 bytes
-    emulator.talk.dig(20)
+    emulator.talk.dig(6)
     after = emulator.talk.stack_used()
-    assert after >= before + 20 * 64
-    emulator.talk.dig(5)
+    assert after >= before + 6 * 64
+    emulator.talk.dig(2)
     assert emulator.talk.stack_used() == after < STACK_BYTES
 
 
 @emulated
 def test_no_byte_outside_the_linked_ram_is_written(emulator: Emulator, firmware: Path, tmp_path: Path) -> None:
     emulator.talk.root(np.float32(2.0))
-    emulator.talk.dig(20)
+    emulator.talk.dig(6)
     used = linked_ram(firmware, NETDUINOPLUS2.ram_origin, NETDUINOPLUS2.ram_bytes)
     origin = NETDUINOPLUS2.ram_origin
     memory = emulator.qmp.memory(origin, QEMU_RAM_END - origin, tmp_path / "ram.bin")
@@ -358,6 +359,27 @@ def test_wrong_prediction_fails_the_build(board: str, platformio, tmp_path: Path
     built = platformio(folder, "run", "-e", board)
     assert built.returncode != 0
     assert "DIFFER by -4 B" in built.stdout
+
+
+@emulated
+def test_a_stack_that_may_not_suffice_fails_the_build(platformio, tmp_path: Path) -> None:
+    """Until platformio.ini reserves more, which then counts as RAM."""
+    folder = write_project(tmp_path)
+    main, settings = folder / "src" / "main.c", folder / "platformio.ini"
+    calm = main.read_text(encoding="utf-8").replace("dig(frames - 1u)", "0u")
+    main.write_text(calm.replace("bytes[255]", f"bytes[{STACK_BYTES}]"), encoding="utf-8")
+    built = platformio(folder, "run", "-e", "netduinoplus2")
+    assert built.returncode != 0
+    assert f"but only {STACK_BYTES} B reserved; set board_build.stack_bytes" in built.stdout
+    assert "Deepest: board_start > main" in built.stdout
+
+    text = settings.read_text(encoding="utf-8")
+    more = f"board = netduinoplus2\nboard_build.stack_bytes = {2 * STACK_BYTES}"
+    settings.write_text(text.replace("board = netduinoplus2", more), encoding="utf-8")
+    built = platformio(folder, "run", "-e", "netduinoplus2")
+    assert built.returncode == 0, built.stdout
+    total = MODEL_BYTES + 2 * STACK_BYTES
+    assert f"RAM: predicted {total} B, linked {total} B: equal" in built.stdout
 
 
 @both_boards

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from pmeta.codegen.boards import BOARDS
 from pmeta.codegen.modelfile import save_model
 from pmeta.codegen.project import constants
 from pmeta.codegen.project.generate import generate, write_project
-from tests.models import random_4conv, random_chain, regression
+from pmeta.codegen.taskfile import Task
+from pmeta.host.link.device import Device
+from pmeta.host.link.protocol import Client, Timeouts
+from pmeta.host.link.transports import connector
+from pmeta.host.project import open_project
+from pmeta.host.simulator.simulator import Simulator
+from pmeta.host.verify import verify
+from tests.models import random_4conv, random_chain, random_samples, regression
 
 pytestmark = pytest.mark.emulated
 
@@ -39,3 +47,28 @@ def test_every_core(name: str, platformio, tmp_path: Path, monkeypatch: pytest.M
         assert f"RAM: predicted {ram} B, linked {ram} B: equal" in built.stdout, built.stdout
         tested = platformio(tmp_path / "project", "test", "-e", board)
         assert tested.returncode == 0, tested.stdout
+
+
+@pytest.mark.parametrize("board", EMULATED)
+def test_no_stack_grows_deeper_than_its_bound(board: str, platformio, tmp_path: Path) -> None:
+    """The bound is the compiler's, the measure is paint on the board: after an adaptation, predictions and reads."""
+    model = MODELS["4conv"]()
+    save_model(model, tmp_path / "model.onnx")
+    folder = tmp_path / "project"
+    write_project(generate(tmp_path / "model.onnx", [board]), folder)
+    project = open_project(folder)
+    started = platformio(folder, "run", "-e", board, "-t", "upload")
+    bound = re.search(r"Stack: at most (\d+) B by the compiler's figures \(lib/pmeta_model: (\d+) B\)", started.stdout)
+    assert bound is not None, started.stdout
+    port = project.port(board)
+    try:
+        with Device(Client(connector(port, 115200), port, Timeouts())) as device:
+            device.handshake(project.manifest)
+            x, y = random_samples(model, 1, 3)
+            task = Task(x, y.astype(np.uint8), x[:1], y[:1].astype(np.uint8), tuple("abcde"), "task")
+            checked = list(verify(device, project.manifest, task, Simulator(model), full=True))
+            assert not [one.difference for one in checked if one.difference is not None]
+            used = device.hello().stack_bytes
+    finally:
+        platformio(folder, "run", "-e", board, "-t", "stop")
+    assert int(bound[2]) < used <= int(bound[1]) < project.manifest.ram("stack")

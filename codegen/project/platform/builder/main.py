@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +14,12 @@ upload = env.BoardConfig().get("upload")
 project = Path(env.subst("$PROJECT_DIR"))
 is_test = "test" in env["BUILD_TYPE"]
 is_bare_metal = build["kind"] == "bare-metal"
+
+sys.path.insert(0, str(Path(env.PioPlatform().get_dir()) / "builder"))
+import stack  # noqa: E402  (beside this script, which SCons does not run as a module)
+
+STACK_ENTRY = "board_start"  # the first function with a frame: cortex-m/startup.c
+STACK_GCC = 10  # the first version that writes the call graph
 
 
 def fail(message):
@@ -42,12 +49,19 @@ def configure_tools():
     return is_zig
 
 
+def gcc_version():
+    done = subprocess.run([env.subst("$CC"), "-dumpversion"], capture_output=True, text=True, check=False)
+    return int(done.stdout.partition(".")[0].strip() or 0)
+
+
 def configure_flags(is_zig):
     includes = ["$PROJECT_SRC_DIR", *(str(project / folder) for folder in build["include"])]
     env.Append(CCFLAGS=build["flags"], CPPPATH=includes, LINKFLAGS=["-Wl,--gc-sections"])
     if is_zig:
         # zig's clang adds run-time checks unless told otherwise.
         env.Append(CCFLAGS=["-fno-sanitize=all"])
+    elif is_bare_metal and gcc_version() >= STACK_GCC:
+        env.Append(CCFLAGS=["-fcallgraph-info=su"])
     if is_bare_metal:
         core = build["clang_flags"] if is_zig else build["gcc_flags"]
         env.Append(
@@ -79,7 +93,8 @@ def check_ram(target, source, env):
     try:
         if is_bare_metal and not is_test:
             size = upload["maximum_ram_size"]
-            result = ram.check_firmware(manifest, Path(str(source[0])), build["ram_origin"], size)
+            elf = Path(str(source[0]))
+            result = ram.check_firmware(manifest, elf, build["ram_origin"], size, build["stack_bytes"])
         else:
             result = ram.check_library(manifest, Path(env.subst("$BUILD_DIR")))
     except PmetaError as error:
@@ -87,6 +102,20 @@ def check_ram(target, source, env):
         return 1
     print(result)
     return 0 if result.equal else 1
+
+
+def check_stack(target, source, env):
+    """The compiler's bound against the stack that is reserved; the build fails if it is larger."""
+    objects = [Path(str(node)) for node in source[0].sources]
+    graph = stack.read_graph(path for path in (o.with_suffix(".ci") for o in objects) if path.exists())
+    reserved = build["stack_bytes"]
+    if not graph:
+        print(f"Stack: {reserved} B reserved; not checked (this compiler does not tell its call graph)")
+        return 0
+    firmware = stack.deepest(graph, [STACK_ENTRY])
+    library = stack.deepest(graph, [key for key, function in graph.items() if "/pmeta_model/" in function.file])
+    print(f"Stack: {stack.verdict(firmware, library, reserved)}")
+    return 0 if isinstance(firmware, stack.Unbounded) or firmware.bytes <= reserved else 1
 
 
 def device_command(action, *arguments):
@@ -104,7 +133,10 @@ if "nobuild" in COMMAND_LINE_TARGETS:
     program = env.File("$PROGPATH")
 else:
     program = env.BuildProgram()
-checked = AlwaysBuild(env.Alias("checkram", program, env.VerboseAction(check_ram, "Checking RAM")))
+checks = [env.VerboseAction(check_ram, "Checking RAM")]
+if is_bare_metal:
+    checks.append(env.VerboseAction(check_stack, "Checking the stack"))
+checked = AlwaysBuild(env.Alias("checkram", program, checks))
 
 start = device_command("start", "$SOURCE", *(["--qemu", build["qemu_machine"]] if build["qemu_machine"] else []))
 env.AddPlatformTarget("upload", program, env.VerboseAction(start, "Starting $SOURCE"), "Start", always_build=True)
