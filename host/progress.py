@@ -152,6 +152,7 @@ def print_summary(console: Console, results: Sequence[TaskResult], verdict: str)
         f"{measure} {means[0]} before, [bold]{means[1]}[/bold] after adaptation"
         + (f"; {verdict} in all of them" if verdict else ""),
         highlight=False,
+        soft_wrap=True,
     )
 
 
