@@ -20,7 +20,7 @@ help:
 	@echo "make test       linters and all tests but the slow ones"
 	@echo "make test-fast  unit tests only"
 	@echo "make test-slow  the tests that take more than a minute each"
-	@echo "make fuzz       2,000 random networks: simulator and compiled C, by bytes"
+	@echo "make fuzz       3,000 random networks, checked in every way there is"
 	@echo "make bench-plan RAM of networks that others publish figures for, beside theirs"
 	@echo "make lint       ruff, mypy, import-linter, clang-format, templates"
 	@echo "make format     formats Python and C"

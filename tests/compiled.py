@@ -1,7 +1,7 @@
 """The generated library, compiled for this computer and called from Python: the C side of differential tests.
 
-The arena is filled with 0xAA before every program and fenced, so that what the plan forgot to write, or writes outside,
-shows as a wrong bit.
+The arena's free bytes can be filled with 0xAA, so that what the plan forgot to write shows as a wrong bit, and it lies
+between two fences, so that what is written outside shows, too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from pmeta.codegen.project.templates import files_in
 from pmeta.codegen.targets import Target
 
 MODEL_SOURCES = ("pmeta_model.c", "pmeta_plan.c", "pmeta_weights.c", "pmeta_weights.S")  # the others are the kernels'
+ARENA_SOURCE = "pmeta_plan.c"
+FENCE_BYTES = 64
 TITLE = Title(title="test", command="pmeta-gen --board native", model_sha256="0" * 64, firmware_id="5a" * 16)
 
 
@@ -47,7 +49,7 @@ def write_library(plan: Plan, folder: Path) -> list[Path]:
 
 
 @functools.cache
-def kernel_objects() -> tuple[str, ...]:
+def kernel_objects(options: tuple[str, ...] = ("-fPIC",)) -> tuple[str, ...]:
     """The kernels, which are the same for every model, as object files: compiled once."""
     folder = Path(tempfile.mkdtemp(prefix="pmeta-kernels-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -55,8 +57,33 @@ def kernel_objects() -> tuple[str, ...]:
     for name, text in sources.items():
         (folder / name).write_text(text, encoding="utf-8")
     files = [name for name in sources if name.endswith(".c")]
-    subprocess.run([compiler(), *COMPILE_FLAGS, "-fPIC", "-c", *files], check=True, cwd=folder)
+    subprocess.run([compiler(), *COMPILE_FLAGS, *options, "-c", *files], check=True, cwd=folder)
     return tuple(str((folder / name).with_suffix(".o")) for name in files)
+
+
+@functools.cache
+def fences() -> tuple[str, str]:
+    """Object files of two arrays: linked before and behind the one that holds the arena, they lie around it."""
+    folder = Path(tempfile.mkdtemp(prefix="pmeta-fences-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for name, alignment in (("before", FENCE_BYTES), ("behind", 1)):
+        text = f"unsigned char fence_{name}[{FENCE_BYTES}] __attribute__((aligned({alignment})));\n"
+        (folder / f"{name}.c").write_text(text, encoding="utf-8")
+        subprocess.run([compiler(), *COMPILE_FLAGS, "-fPIC", "-c", f"{name}.c"], check=True, cwd=folder)
+    return str(folder / "before.o"), str(folder / "behind.o")
+
+
+def bytes_in_use(plan: Plan, step: int) -> npt.NDArray[np.bool_]:
+    """Which bytes of the arena a weight or an accumulator occupies between two samples of a step."""
+    used = np.zeros(plan.arena_bytes, bool)
+    for weight in plan.learned:
+        if step >= weight.steps[0]:
+            offset = plan.offset("", weight.weight.name)
+            used[offset : offset + weight.weight.bytes] = True
+        if weight.gradient is not None and step in weight.steps[1:]:
+            offset = plan.offset("", weight.gradient.name)
+            used[offset : offset + weight.gradient.bytes] = True
+    return used
 
 
 class CompiledModel:
@@ -73,19 +100,35 @@ class CompiledModel:
         self.model = model
         self.plan = make_plan(model, strategies)
         own = [str(path) for path in write_library(self.plan, folder) if path.name in MODEL_SOURCES]
+        others = [path for path in own if not path.endswith(ARENA_SOURCE)]
         if edit_plan is not None:
             source = folder / "pmeta_plan.c"
             source.write_text(edit_plan(source.read_text(encoding="utf-8")), encoding="utf-8")
         library = folder / "libpmeta_model.so"
+        before, behind = fences()
+        inputs = [before, str(folder / ARENA_SOURCE), behind, *others, *kernel_objects()]
         flags = [*COMPILE_FLAGS, f"-I{folder}", "-fPIC", "-shared"]
-        command = [compiler(), *flags, "-o", str(library), *own, *kernel_objects()]
-        subprocess.run(command, check=True)
+        subprocess.run([compiler(), *flags, "-o", str(library), *inputs], check=True)
         self._load(library)
 
     def _load(self, library: Path) -> None:
         self._path, self._library = library, ctypes.CDLL(str(library))
         self._arena = (ctypes.c_uint8 * self.plan.arena_bytes).in_dll(self._library, "pmeta_arena")
+        self._fences = self._fence("before"), self._fence("behind")
+        start = ctypes.addressof(self._arena)
+        around = [ctypes.addressof(fence) for fence in self._fences]
+        assert around == [start - FENCE_BYTES, start + self.plan.arena_bytes], "the fences are not beside the arena"
         self._tensors = {weight.name: number for number, weight in enumerate(self.plan.learned)}
+
+    def _fence(self, name: str) -> ctypes.Array[ctypes.c_uint8]:
+        fence = (ctypes.c_uint8 * FENCE_BYTES).in_dll(self._library, f"fence_{name}")
+        ctypes.memset(fence, 0xAA, FENCE_BYTES)
+        return fence
+
+    def assert_fenced(self) -> None:
+        """AssertionError if anything was written right before or behind the arena."""
+        intact = [bytes(fence) == b"\xaa" * FENCE_BYTES for fence in self._fences]
+        assert all(intact), f"bytes {'behind' if intact[0] else 'before'} the arena were written"
 
     def restarted(self, folder: Path) -> CompiledModel:
         """The same library with its static memory as at the start of a program: a copy of the file, loaded anew."""
@@ -99,15 +142,7 @@ class CompiledModel:
 
     def poison_free_bytes(self, step: int) -> None:
         """Fill with 0xAA what no weight or accumulator occupies between two samples of a step."""
-        keep = np.zeros(self.plan.arena_bytes, bool)
-        for weight in self.plan.learned:
-            if step >= weight.steps[0]:
-                offset = self.plan.offset("", weight.weight.name)
-                keep[offset : offset + weight.weight.bytes] = True
-            if weight.gradient is not None and step in weight.steps[1:]:
-                offset = self.plan.offset("", weight.gradient.name)
-                keep[offset : offset + weight.gradient.bytes] = True
-        np.frombuffer(self._arena, np.uint8)[~keep] = 0xAA
+        np.frombuffer(self._arena, np.uint8)[~bytes_in_use(self.plan, step)] = 0xAA
 
     def reset(self) -> None:
         self._library.pmeta_reset()
@@ -142,7 +177,9 @@ class CompiledModel:
         raw = np.ascontiguousarray(sample).tobytes()
         assert len(raw) == sample_bytes(self.plan)
         passed = ctypes.c_uint32(target) if isinstance(target, int) else _pointer(target)
-        return int(self._library.pmeta_adapt_sample(raw, passed, _pointer(logits), ctypes.byref(loss)))
+        status = int(self._library.pmeta_adapt_sample(raw, passed, _pointer(logits), ctypes.byref(loss)))
+        self.assert_fenced()
+        return status
 
     def end_step(self, samples: int) -> None:
         status = self.try_end_step(samples)
@@ -150,11 +187,14 @@ class CompiledModel:
 
     def try_end_step(self, samples: int) -> int:
         """The status."""
-        return int(self._library.pmeta_end_step(ctypes.c_uint32(samples)))
+        status = int(self._library.pmeta_end_step(ctypes.c_uint32(samples)))
+        self.assert_fenced()
+        return status
 
     def predict(self, sample: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
         logits = np.empty(self.model.adaptation.ways, np.float32)
         self._library.pmeta_predict(np.ascontiguousarray(sample).tobytes(), _pointer(logits))
+        self.assert_fenced()
         return logits
 
     def number(self, name: str) -> int:

@@ -1,10 +1,9 @@
-"""Models and samples for tests, drawn from a seed: a 4Conv as in the paper, and small chains of any operators."""
+"""Models and samples for tests, drawn from a seed: a 4Conv as in the paper, and what other networks are built with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +37,9 @@ from pmeta.codegen.operators import (
 )
 from pmeta.codegen.storage import Storage
 
-T = TypeVar("T")
-
-LARGEST = float(np.finfo(np.float32).max)
+SampleKind = Literal["ordinary", "coarse", "special"]
 EPSILON = float(np.float32(1e-5))
+SPECIAL = (0.0, -0.0, 1e-45, -1e-39, 3e38, -3e38, np.inf, -np.inf, np.nan)
 BOTH: tuple[UpdatedPart, ...] = ("weight", "bias")
 
 
@@ -58,7 +56,7 @@ def random_4conv(
 ) -> Model:
     """Four blocks of conv 3×3 → GN → ReLU → pool 2×2 and a fully connected layer, with random weights."""
     rng = np.random.default_rng(seed)
-    chain = _Chain(rng, size)
+    chain = Chain(rng, size)
     for _ in range(4):
         chain.add_conv(width, Window((3, 3), pad_before=(1, 1), pad_after=(1, 1)), bias=False)
         chain.add_group_norm(groups)
@@ -76,29 +74,10 @@ def random_4conv(
         updates=(BOTH,) * len(layers),
         rho_fw=rho[0],
         rho_bw=rho[1],
-        encoding=_uint8_encoding(rng, size[0]),
-        attention={layer.name: _layer_attention(rng, graph, layer, 1.0) for layer in layers[:-1]} if attention else {},
+        encoding=uint8_encoding(rng, size[0]),
+        attention={layer.name: layer_attention(rng, graph, layer, 1.0) for layer in layers[:-1]} if attention else {},
     )
     return Model(graph, adaptation)
-
-
-def random_chain(rng: np.random.Generator) -> Model:
-    """A small random chain: any operators in any order that fits, any windows, step sizes with zeros anywhere.
-
-    It seeks corners on purpose: windows that reach far into the padding, maps of one pixel, one channel, layers
-    that read the sample, steps that update nothing, layers of which only one part learns.
-    """
-    ways = int(rng.integers(2, 6))
-    if rng.random() < 0.1:
-        chain = _Chain(rng, (int(rng.integers(1, 20)),))
-    else:
-        channels, height, width = _pick(rng, (1, 3, 5, 8)), *(int(n) for n in rng.integers(3, 13, 2))
-        chain = _Chain(rng, (channels, 1 if rng.random() < 0.1 else height, width))  # one row: a (C, L) sample
-        for _ in range(int(rng.integers(1, 4))):
-            _random_block(chain)
-    _random_head(chain, ways)
-    graph = chain.graph("random-chain")
-    return Model(graph, _random_adaptation(rng, graph, ways))
 
 
 def with_storage(model: Model, storage: Storage) -> Model:
@@ -111,22 +90,30 @@ def regression(model: Model) -> Model:
     return Model(model.graph, replace(model.adaptation, loss="mean_squared_error"))
 
 
-def random_samples(model: Model, seed: int, count: int) -> tuple[npt.NDArray[np.generic], npt.NDArray[Any]]:
+def random_samples(
+    model: Model, seed: int, count: int, kind: SampleKind = "ordinary"
+) -> tuple[npt.NDArray[np.generic], npt.NDArray[Any]]:
     """(samples, targets): samples (count, *input shape) in the model's wire encoding; labels that cover every way.
 
     A model that learns numbers gets (count, ways) float32 instead of labels.
 
-    Each class has a pattern of its own under noise, so that adaptation has something to learn.
+    Each class has a pattern of its own under noise, so that adaptation has something to learn. Coarse samples have few
+    different values, so that many are equal; special ones (of float32) also have infinities, NaNs and subnormals.
     """
     rng = np.random.default_rng(seed)
     shape, ways = model.graph.input_shape, model.adaptation.ways
     labels = rng.permutation(np.arange(count) % ways)
     patterns = np.random.default_rng(0).normal(size=(ways, *shape))
     values = patterns[labels] + 0.7 * rng.normal(size=(count, *shape))
+    if kind == "coarse":
+        values = np.round(values)
     if model.adaptation.encoding.kind == "uint8":
         samples: npt.NDArray[np.generic] = np.clip(128 + 48 * values, 0, 255).astype(np.uint8)
     else:
         samples = values.astype(np.float32)
+    if kind == "special" and samples.dtype == np.float32:
+        chosen = rng.random(samples.shape) < 0.1
+        samples[chosen] = rng.choice(np.array(SPECIAL, np.float32), int(chosen.sum()))
     if model.adaptation.regression:
         return samples, (np.eye(ways)[labels] + 0.1 * rng.normal(size=(count, ways))).astype(np.float32)
     return samples, labels
@@ -136,11 +123,12 @@ def random_samples(model: Model, seed: int, count: int) -> tuple[npt.NDArray[np.
 
 
 @dataclass
-class _Chain:
+class Chain:
     """Grows a graph node by node, from `position` on, and draws each layer's weights."""
 
     rng: np.random.Generator
     shape: Shape  # of the sample
+    coarse: bool = False  # weights are multiples of 1/4: many sums are equal, or zero
     nodes: list[Node] = field(default_factory=list)
     weights: dict[str, Float32Array] = field(default_factory=dict)
     source: str = "x"  # the activation that the next node reads
@@ -229,204 +217,22 @@ class _Chain:
         """Append `node` and draw its (weight, bias) from normal distributions."""
         shapes = zip(node.weight_names, node.weight_shapes(self.current), means, spreads, strict=False)
         for name, shape, mean, spread in shapes:
-            self.weights[name] = frozen_float32(mean + spread * self.rng.normal(size=shape))
+            values = mean + spread * self.rng.normal(size=shape)
+            self.weights[name] = frozen_float32(np.round(4 * values) / 4 if self.coarse else values)
         self.source, self.current = node.output, node.output_shape(self.current)
         self.nodes.append(node)
-
-
-def _random_block(chain: _Chain) -> None:
-    """Most often conv → GN → activation → pool with parts missing; sometimes the same operators in any order."""
-    operators = (_random_conv, _random_group_norm, _random_activation, _random_pool)
-    if chain.rng.random() < 0.25:
-        for index in chain.rng.permutation(4)[: chain.rng.integers(1, 5)]:
-            operators[index](chain)
-    else:
-        for operator, chance in zip(operators, (1.0, 0.7, 0.85, 0.6), strict=True):
-            if chain.rng.random() < chance:
-                operator(chain)
-    branches = chain.rng.random()
-    if branches < 0.3:
-        _random_residual(chain)
-    elif branches < 0.55:
-        _random_concat(chain)
-
-
-def _random_residual(chain: _Chain) -> None:
-    """Two branches that meet in a sum: one or two layers, and their input as it is or through a layer of its own.
-
-    The branches' nodes may be mixed, both may be the same activation, and more may read it.
-    """
-    rng, entry, same = chain.rng, chain.position, Window((3, 3), pad_before=(1, 1), pad_after=(1, 1))
-    filters = chain.current[0] if rng.random() < 0.6 else _pick(rng, (1, 4, 6))
-    chain.add_conv(filters, same, bias=bool(rng.random() < 0.2))
-    branch = chain.position
-    chain.go_to(entry)
-    if filters != entry[1][0] or rng.random() < 0.3:
-        chain.add_conv(filters, Window((1, 1)), bias=False)
-        if rng.random() < 0.5:
-            _random_group_norm(chain)
-    shortcut = chain.position
-    chain.go_to(branch)
-    for operator in (_random_group_norm, _random_activation):
-        if rng.random() < 0.7:
-            operator(chain)
-    chain.add_add(chain.source if rng.random() < 0.1 and shortcut == entry else shortcut[0])
-    if rng.random() < 0.6:
-        _random_activation(chain)
-
-
-def _random_concat(chain: _Chain) -> None:
-    """Two or three branches, convolutions or their input as it is, whose channels are joined in any order."""
-    rng, entry = chain.rng, chain.position
-    branches = [entry] if rng.random() < 0.5 else []
-    for _ in range(3 if rng.random() < 0.2 else 2):
-        chain.go_to(entry)
-        chain.add_conv(_pick(rng, (1, 2, 5)), Window((3, 3), pad_before=(1, 1), pad_after=(1, 1)), bias=False)
-        if rng.random() < 0.5:
-            _random_activation(chain)
-        branches.append(chain.position)
-    if rng.random() < 0.1:
-        branches.append(branches[0])  # read twice
-    first, *others = [branches[index] for index in rng.permutation(len(branches))]
-    chain.go_to(first)
-    chain.add_concat(*others)
-
-
-def _random_conv(chain: _Chain) -> None:
-    window = _random_window(chain.rng, chain.current, (1, 2, 3, 3, 5), max_pad=2)
-    filters, groups, channels = _pick(chain.rng, (1, 3, 5, 8)), 1, chain.current[0]
-    if chain.rng.random() < 0.3:  # often depthwise
-        groups = _pick(chain.rng, [channels, *(g for g in range(1, channels + 1) if channels % g == 0)])
-        filters = groups * _pick(chain.rng, (1, 1, 2))
-    chain.add_conv(filters, window, bool(chain.rng.random() < 0.5), groups)
-
-
-def _random_activation(chain: _Chain) -> None:
-    """A Relu more often than others: only that may change places with a MaxPool."""
-    rng = chain.rng
-    others: tuple[Callable[[], None], ...] = (
-        *(chain.add_hard_swish, chain.add_sigmoid, chain.add_tanh),
-        lambda: chain.add_leaky_relu(_pick(rng, (0.01, 0.3, -0.5))),
-        lambda: chain.add_clip(*_pick(rng, ((0.0, 6.0), (-0.5, 0.7), (-LARGEST, 0.5)))),
-    )
-    if rng.random() < 0.3:
-        chain.add_relu()
-    else:
-        _pick(rng, others)()
-
-
-def _random_pool(chain: _Chain) -> None:
-    if chain.rng.random() < 0.5 and min(chain.current[1:]) >= 2:
-        window = Window((2, 2), stride=(2, 2))
-    else:
-        window = _random_window(chain.rng, chain.current, (1, 2, 3), max_pad=None)
-    if chain.rng.random() < 0.6:
-        chain.add_max_pool(window)
-    else:
-        chain.add_average_pool(window, count_include_pad=bool(chain.rng.random() < 0.5))
-
-
-def _random_group_norm(chain: _Chain) -> None:
-    """Mostly groups of more than two elements: of one or two, x̂ says at most which is greater."""
-    channels = chain.current[0]
-    choices = [g for g in range(1, channels + 1) if channels % g == 0]
-    if chain.rng.random() < 0.9:
-        choices = [g for g in choices if np.prod(chain.current) // g > 2]
-    if choices:
-        chain.add_group_norm(_pick(chain.rng, choices))
-
-
-def _random_window(rng: np.random.Generator, shape: Shape, kernels: tuple[int, ...], max_pad: int | None) -> Window:
-    """A window that fits the map of `shape` (C, H, W), drawn for rows and columns apart.
-
-    Pads go up to `max_pad`, or to less than the kernel where that is None; then every window sees some input.
-    """
-    axes = []
-    for size in shape[1:]:
-        while True:
-            kernel, stride, dilation = _pick(rng, kernels), _pick(rng, (1, 1, 2)), _pick(rng, (1, 1, 1, 2))
-            before, after = (int(n) for n in rng.integers(0, kernel if max_pad is None else max_pad + 1, 2))
-            extent = dilation * (kernel - 1) + 1
-            if extent <= size + before + after and dilation <= size:
-                break
-        axes.append((kernel, stride, dilation, before, after))
-    return Window(*zip(*axes, strict=True))
-
-
-def _random_head(chain: _Chain, ways: int) -> None:
-    """Logits: a convolution over the whole map, or one or two fully connected layers."""
-    if len(chain.current) == 3:
-        size = chain.current[1:]
-        if max(size) <= 5 and chain.rng.random() < 0.2:
-            chain.add_conv(ways, Window(size), bias=bool(chain.rng.random() < 0.5))
-            chain.add_flatten()
-            return
-        if chain.rng.random() < 0.3:
-            _random_activation(chain)  # the mean of what was just normalized hardly depends on anything
-            chain.add_global_average_pool()
-        while np.prod(chain.current) > 128:  # so that attention over the features stays small
-            chain.add_max_pool(Window(*[tuple(min(2, n) for n in chain.current[1:])] * 2))
-        chain.add_flatten()
-    if chain.rng.random() < 0.3:
-        features = chain.position
-        chain.add_gemm(_pick(chain.rng, (1, 7, 16)), bias=bool(chain.rng.random() < 0.5))
-        if chain.current[0] > 1 and chain.rng.random() < 0.3:
-            chain.add_group_norm(1)
-        if chain.rng.random() < 0.8:
-            _random_activation(chain)
-        if chain.rng.random() < 0.4:
-            chain.add_concat(features)
-    chain.add_gemm(ways, bias=bool(chain.rng.random() < 0.8))
-
-
-def _pick(rng: np.random.Generator, choices: Sequence[T]) -> T:
-    return choices[int(rng.integers(len(choices)))]
 
 
 # --- adaptation ----------------------------------------------------------------------------------------------
 
 
-def _random_adaptation(rng: np.random.Generator, graph: Graph, ways: int) -> Adaptation:
-    layers = graph.layers
-    steps = int(rng.integers(1, 5))
-    with_attention = rng.random() < 0.7
-    encoding = _uint8_encoding(rng, graph.input_shape[0]) if rng.random() < 0.7 else InputEncoding("float32")
-    attention = {}
-    for layer in layers[:-1] if with_attention else ():
-        if rng.random() < 0.8:
-            attention[layer.name] = _layer_attention(rng, graph, layer, 0.75)
-    return Adaptation(
-        method="random",
-        ways=ways,
-        shots=int(rng.integers(1, 6)),
-        alpha=_random_alpha(rng, len(layers), steps),
-        updates=tuple(_pick(rng, (BOTH, BOTH, BOTH, BOTH, ("weight",), ("bias",), ())) for _ in layers),
-        rho_fw=_pick(rng, (0, 300, 500)),
-        rho_bw=_pick(rng, (0, 300, 500)),
-        encoding=encoding,
-        attention={name: found for name, found in attention.items() if found.fw or found.bw},
-        storage=Storage(_pick(rng, ("float32", "float16", "int8")), _pick(rng, ("float32", "float16"))),
-    )
-
-
-def _random_alpha(rng: np.random.Generator, layers: int, steps: int) -> Float32Array:
-    """Step sizes (L, K): zeros at random, and often whole rows or columns of zeros."""
-    alpha = rng.uniform(0.01, 0.2, (layers, steps)) * (rng.random((layers, steps)) < 0.7)
-    alpha *= rng.random((layers, 1)) < 0.8
-    if rng.random() < 0.5:
-        alpha[: rng.integers(0, layers)] = 0  # only the upper part of the network learns
-    if rng.random() < 0.1:
-        alpha[:, rng.integers(0, steps)] = 0  # a step that updates nothing
-    return frozen_float32(alpha)
-
-
-def _uint8_encoding(rng: np.random.Generator, channels: int) -> InputEncoding:
+def uint8_encoding(rng: np.random.Generator, channels: int) -> InputEncoding:
     scale = rng.uniform(0.5, 2.0, channels).astype(np.float32) / np.float32(64)
     offset = -rng.uniform(1.0, 3.0, channels).astype(np.float32)
     return InputEncoding("uint8", tuple(float(s) for s in scale), tuple(float(o) for o in offset))
 
 
-def _layer_attention(rng: np.random.Generator, graph: Graph, layer: Node, chance: float) -> LayerAttention:
+def layer_attention(rng: np.random.Generator, graph: Graph, layer: Node, chance: float) -> LayerAttention:
     """Modules that really choose: which channels they keep depends on the sample, for gradients (small) too."""
     channels = layer.attention_channels(graph.shapes[layer.input])
     # Gains over what γ^fw sees (activations) and γ^bw sees (gradients, smaller the lower the layer).

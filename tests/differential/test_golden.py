@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from pmeta.codegen.adaptation import Model
@@ -20,7 +19,8 @@ from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.project.golden import SUPPORT_SAMPLES, find_reference, golden_values
 from pmeta.codegen.project.templates import files_in, render, template_text
 from tests.compiled import compiler, write_library
-from tests.models import random_4conv, random_chain, regression
+from tests.models import random_4conv
+from tests.networks import random_network
 
 pytestmark = pytest.mark.differential
 
@@ -57,20 +57,9 @@ def run(program: Path) -> list[str]:
     return done.stdout.decode().splitlines()
 
 
-def learning_chain(seed: int) -> Model:
-    """A random chain in which something learns."""
-    rng = np.random.default_rng(seed)
-    while True:
-        model = random_chain(rng)
-        if model.learned_weights:
-            return model
-
-
 @pytest.mark.parametrize("seed", range(1000, 1004))
-def test_random_chains(seed: int, tmp_path: Path) -> None:
-    model = learning_chain(seed)
-    if seed % 2:
-        model = regression(model)
+def test_random_networks(seed: int, tmp_path: Path) -> None:
+    model = random_network(seed)
     lines = run(build(model, tmp_path))
     assert lines[-1] == "DONE"
     assert len(lines) == 3 * model.adaptation.steps + 2

@@ -16,7 +16,8 @@ from pmeta.codegen.targets import targets_of
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
 from tests.compiled import CompiledModel
-from tests.models import random_4conv, random_chain, random_samples, regression
+from tests.models import random_4conv, random_samples
+from tests.networks import random_network
 
 pytestmark = pytest.mark.differential
 
@@ -59,17 +60,15 @@ def assert_same_predictions(compiled: CompiledModel, simulator: Simulator, query
         assert same, f"query {index}"
 
 
-@pytest.mark.parametrize("seed", range(300))  # thousands: make fuzz
-def test_random_chains(seed: int, tmp_path: Path) -> None:
-    """Any operators, windows, step sizes, attention, loss heads and strategies of the plan."""
-    model = random_chain(np.random.default_rng(seed))
-    if seed % 4 == 3:
-        model = regression(model)
-    if not model.learned_weights:
-        with pytest.raises(ModelError, match="nothing would learn"):
-            CompiledModel(model, tmp_path)
-        return
-    assert_same_adaptation(model, tmp_path, strategies=[STRATEGIES[seed % len(STRATEGIES)]])
+@pytest.mark.parametrize("seed", range(26))  # hundreds, but with less optimization: test_random_networks.py
+def test_random_networks(seed: int, tmp_path: Path) -> None:
+    """Any operators, windows, step sizes, attention and strategies of the plan, compiled as for a board."""
+    assert_same_adaptation(random_network(seed), tmp_path, strategies=[STRATEGIES[seed % len(STRATEGIES)]])
+
+
+def test_a_model_in_which_nothing_learns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nothing would learn"):
+        CompiledModel(random_4conv(0, width=4, alpha=0.0), tmp_path)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
@@ -83,6 +82,21 @@ def test_4conv(attention: bool, rho: tuple[int, int], strategy: Strategy, tmp_pa
     alpha[:6, 2] = 0
     model = random_4conv(3, width=8, steps=3, attention=attention, alpha=alpha, rho=rho)
     assert_same_adaptation(model, tmp_path, samples=3, strategies=[strategy])
+
+
+@pytest.mark.parametrize(("place", "message"), [("behind", "behind the arena"), ("before", "before the arena")])
+def test_a_write_outside_the_arena_is_noticed(place: str, message: str, tmp_path: Path) -> None:
+    """The fences themselves."""
+    model = random_4conv(5, width=4, steps=1, attention=False)
+
+    def write(text: str) -> str:
+        outside = "PMETA_ARENA_BYTES" if place == "behind" else "-1"
+        statement = f"volatile int32_t index = {outside};\n    pmeta_arena.bytes[index] = 0;"
+        return text.replace("    predict(sample, logits);", f"    predict(sample, logits);\n    {statement}")
+
+    broken = CompiledModel(model, tmp_path, edit_plan=write)
+    with pytest.raises(AssertionError, match=message):
+        broken.predict(random_samples(model, 1, 1)[0][0])
 
 
 def test_an_overlap_in_the_plan_is_noticed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""PyTorch ≈ simulator: gradients, discrete decisions and predictions."""
+"""PyTorch ≈ simulator, for a 4Conv: gradients, decisions and predictions. (Any network: test_random_networks.py.)"""
 
 from __future__ import annotations
 
@@ -10,21 +10,14 @@ torch = pytest.importorskip("torch")
 from benchmarks.torch_vs_simulator import (  # noqa: E402
     Comparison,
     compare,
-    forced_gradients,
-    relative_error,
     simulate_step,
-    torch_weights,
 )
-from pmeta.codegen.adaptation import Model  # noqa: E402
-from pmeta.codegen.storage import Storage  # noqa: E402
 from pmeta.host.simulator import Simulator  # noqa: E402
-from tests.models import random_4conv, random_chain, random_samples, regression, with_storage  # noqa: E402
-from tests.reference import torch_adaptation  # noqa: E402
+from tests.models import random_4conv, random_samples  # noqa: E402
 
 pytestmark = pytest.mark.differential
 
 TOLERANCE = 1e-4  # of a tensor's largest gradient
-CHAINS = 60
 
 
 @pytest.fixture(autouse=True)
@@ -65,41 +58,3 @@ def test_adaptation_changes_what_is_predicted() -> None:
         simulate_step(model, simulator, support_x, support_y)
     after = [int(np.argmax(simulator.predict(sample))) for sample in query_x]
     assert np.mean(np.not_equal(before, after)) > 0.2
-
-
-def chain_errors(model: Model, seed: int) -> list[tuple[float, float]]:
-    """Per step and tensor: (error of the simulator, error of PyTorch's own float32), both against float64."""
-    support_x, support_y = random_samples(model, seed, 4)
-    simulator = Simulator(model)
-    errors = []
-    while not simulator.finished:
-        step = simulator.step
-        weights = {dtype: torch_weights(simulator, dtype) for dtype in (torch.float32, torch.float64)}
-        simulated = simulate_step(model, simulator, support_x, support_y)
-        single, double = (
-            forced_gradients(
-                model, at, step, torch_adaptation.decode(model, support_x, dtype), support_y, simulated.decisions
-            )
-            for dtype, at in weights.items()
-        )
-        for name, gradient in simulated.gradients.items():
-            errors.append((relative_error(gradient, double[name]), relative_error(single[name], double[name])))
-    return errors
-
-
-def drawn_chain(seed: int) -> Model:
-    """Some learn numbers."""
-    model = with_storage(random_chain(np.random.default_rng(seed)), Storage())
-    return regression(model) if seed % 4 == 3 else model
-
-
-def test_random_chains_follow_pytorch() -> None:
-    """Any operators, windows, step sizes and loss heads.
-
-    Some gradients of such chains are zero but for rounding (a bias below a normalization of its channel, a
-    normalization of two pixels). They are told by PyTorch's own float32, which loses them too.
-    """
-    errors = [error for seed in range(CHAINS) for error in chain_errors(drawn_chain(seed), seed)]
-    sound = [simulated for simulated, pytorch in errors if pytorch < TOLERANCE / 100]
-    assert len(sound) > 0.8 * len(errors) > 0
-    assert max(sound) < TOLERANCE

@@ -20,15 +20,16 @@ from pmeta.host.link.transports import connector
 from pmeta.host.project import open_project
 from pmeta.host.simulator.simulator import Simulator
 from pmeta.host.verify import verify
-from tests.models import random_4conv, random_chain, random_samples, regression
+from tests.models import random_4conv, random_samples, regression
+from tests.networks import random_network
 
 pytestmark = pytest.mark.emulated
 
 EMULATED = sorted(name for name, board in BOARDS.items() if board.emulated)
 MODELS = {
     "4conv": lambda: random_4conv(7, width=8, steps=2, rho=(300, 300)),
-    "chain 3": lambda: random_chain(np.random.default_rng(3)),
-    "chain 11": lambda: random_chain(np.random.default_rng(11)),
+    "network 5": lambda: random_network(5),
+    "network 3": lambda: random_network(3),
     "numbers": lambda: regression(random_4conv(8, width=4, steps=2)),
 }
 

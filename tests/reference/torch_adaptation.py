@@ -1,13 +1,15 @@
 """Adaptation in PyTorch with autograd: an interpretation of the graph that shares nothing with trainer or simulator.
 
 It makes a model's discrete decisions itself (which channels attention keeps, where a ReLU passes, which pixel wins
-a pooling window), or follows decisions it is given, so that the smooth rest can be compared closely.
+a pooling window), or follows decisions it is given, so that the smooth rest can be compared closely. How closely, it
+tells, too: with `noise` every intermediate result, forward and backward, is a little off, at random (`perturbed`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +39,9 @@ from pmeta.codegen.operators import (
 from pmeta.codegen.targets import Target, targets_of
 
 Weights = dict[str, Tensor]
+Noise = torch.Generator | None  # None: none
+
+NOISE = 2.0**-20  # relative; a rounding of float32 is at most 2⁻²⁴
 
 
 @dataclass
@@ -57,6 +62,8 @@ class SampleGradients:
     loss: float
     gradients: Weights  # by weight name, attention applied
     decisions: Decisions
+    activations: Weights  # by name, (1, ...) each
+    importances: Weights  # attention's π (C,), by direction and layer: "fw conv1"
 
 
 def initial_weights(model: Model, dtype: torch.dtype) -> Weights:
@@ -74,28 +81,31 @@ def decode(model: Model, samples: npt.NDArray[np.generic], dtype: torch.dtype) -
 
 
 def sample_gradients(
-    model: Model, weights: Weights, step: int, x: Tensor, target: Target, forced: Decisions | None = None
+    model: Model,
+    weights: Weights,
+    step: int,
+    x: Tensor,
+    target: Target,
+    forced: Decisions | None = None,
+    noise: Noise = None,
 ) -> SampleGradients:
     """Gradients of the loss of one decoded sample for what is updated in `step` (1..K), weighed by attention."""
     leaves = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
     decisions = Decisions()
-    activations = _forward(model, leaves, x[None], decisions, forced)
-    loss = _loss(activations[model.graph.output], target)
+    activations = _forward(model, leaves, x[None], decisions, forced, noise)
+    loss = _loss(activations[model.graph.output][0], target, noise)
     learned = list(_learned(model, step))
     outputs = [activations[layer.output] for layer, _, _ in learned]
     found = torch.autograd.grad(loss, [leaves[name] for _, name, _ in learned] + outputs) if learned else ()
-    gradients = {}
+    gradients: Weights = {}
+    importances: Weights = {}
     for (layer, name, part), gradient, gy in zip(learned, found, found[len(learned) :], strict=False):
-        fw, bw = _gammas(model, layer, activations[layer.input].detach()[0], gy[0], decisions, forced)
-        gradients[name] = _weighed(gradient, fw, bw, part, isinstance(layer, GroupNorm))
-    return SampleGradients(activations[model.graph.output].detach()[0], loss.item(), gradients, decisions)
-
-
-def _loss(outputs: Tensor, target: Target) -> Tensor:
-    """Of the outputs (1, ways) of one sample."""
-    if isinstance(target, int):
-        return F.cross_entropy(outputs, torch.tensor([target]))
-    return F.mse_loss(outputs, torch.tensor(target[None], dtype=outputs.dtype))
+        x = activations[layer.input].detach()[0]
+        fw, bw = _gammas(model, layer, x, gy[0], decisions, importances, forced, noise)
+        gradients[name] = perturbed(_weighed(gradient, fw, bw, part, isinstance(layer, GroupNorm)), noise)
+    activations = {name: activation.detach() for name, activation in activations.items()}
+    logits = activations[model.graph.output][0]
+    return SampleGradients(logits, loss.item(), gradients, decisions, activations, importances)
 
 
 def adapt(model: Model, support_x: Tensor, support_y: npt.NDArray[np.generic]) -> Weights:
@@ -120,7 +130,7 @@ def updated(model: Model, weights: Weights, totals: Weights, step: int, samples:
 @torch.no_grad()
 def predict(model: Model, weights: Weights, x: Tensor) -> Tensor:
     """Logits (N, ways) of decoded queries (N, ...)."""
-    return _forward(model, weights, x, None, None)[model.graph.output]
+    return _forward(model, weights, x, None, None, None)[model.graph.output]
 
 
 def _learned(model: Model, step: int) -> Iterator[tuple[Node, str, str]]:
@@ -131,22 +141,67 @@ def _learned(model: Model, step: int) -> Iterator[tuple[Node, str, str]]:
                 yield layer, name, part
 
 
+# --- noise ---------------------------------------------------------------------------------------------------
+
+
+class _Perturbed(torch.autograd.Function):
+    """x·(1 ± NOISE), each sign drawn for itself; the gradient likewise, with signs of its own."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, noise: torch.Generator) -> Tensor:
+        context.noise = noise
+        return x * _near_one(x, noise)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * _near_one(gradients[0], context.noise), None
+
+
+def _near_one(x: Tensor, noise: torch.Generator) -> Tensor:
+    return 1 + NOISE * (2 * torch.randint(2, x.shape, generator=noise, dtype=x.dtype) - 1)
+
+
+def perturbed(x: Tensor, noise: Noise) -> Tensor:
+    """What a rounding may make of x, exaggerated; x itself without noise."""
+    return x if noise is None else _Perturbed.apply(x, noise)
+
+
 # --- forward -------------------------------------------------------------------------------------------------
 
 
 def _forward(
-    model: Model, weights: Mapping[str, Tensor], x: Tensor, made: Decisions | None, forced: Decisions | None
+    model: Model,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    made: Decisions | None,
+    forced: Decisions | None,
+    noise: Noise,
 ) -> dict[str, Tensor]:
     """All activations of a batch by name; notes the decisions in `made` (batches of one sample only)."""
     activations = {model.graph.input: x}
     for node in model.graph.nodes:
-        inputs = [activations[name] for name in node.inputs]
-        activations[node.output] = _node(node, weights, inputs, made, forced)
+        inputs = [perturbed(activations[name], noise) for name in node.inputs]
+        activations[node.output] = _node(node, weights, inputs, made, forced, noise)
     return activations
 
 
+def _loss(outputs: Tensor, target: Target, noise: Noise) -> Tensor:
+    """Of the outputs (ways,) of one sample.
+
+    The gradient of cross-entropy is a difference, p − 1; its two terms are perturbed before they are subtracted.
+    """
+    if isinstance(target, int):
+        return perturbed(outputs, noise).logsumexp(0) - perturbed(outputs, noise)[target]
+    return F.mse_loss(perturbed(outputs, noise), torch.tensor(target, dtype=outputs.dtype))
+
+
 def _node(
-    node: Node, weights: Mapping[str, Tensor], inputs: list[Tensor], made: Decisions | None, forced: Decisions | None
+    node: Node,
+    weights: Mapping[str, Tensor],
+    inputs: list[Tensor],
+    made: Decisions | None,
+    forced: Decisions | None,
+    noise: Noise,
 ) -> Tensor:
     x = inputs[0]
     match node:
@@ -165,8 +220,9 @@ def _node(
         case Gemm():
             return F.linear(x, weights[node.weight], None if node.bias is None else weights[node.bias])
         case GroupNorm():
-            # Not F.group_norm, which refuses groups of one element.
-            return torch.group_norm(x, node.groups, weights[node.scale], weights[node.shift], node.epsilon)
+            per_channel = (-1,) + (1,) * (x.ndim - 2)
+            scale, shift = (weights[name].reshape(per_channel) for name in (node.scale, node.shift))
+            return perturbed(_normalized(x, node.groups, node.epsilon, noise), noise) * scale + shift
         case Flatten():
             return x.flatten(1)
         case Relu():
@@ -174,9 +230,11 @@ def _node(
         case LeakyRelu():
             return _relu(node, x, node.alpha, made, forced)
         case Sigmoid():
-            return x.sigmoid()
+            y = perturbed(x.detach().sigmoid(), noise)
+            return _with_slope(x, y, y * (1 - y))
         case Tanh():
-            return x.tanh()
+            y = perturbed(x.detach().tanh(), noise)
+            return _with_slope(x, y, 1 - y * y)
         case Clip():
             return _clip(node, x, made, forced)
         case HardSwish():
@@ -184,6 +242,20 @@ def _node(
         case MaxPool():
             return _max_pool(node, x, made, forced)
     raise NotImplementedError(type(node).__name__)
+
+
+def _normalized(x: Tensor, groups: int, epsilon: float, noise: Noise) -> Tensor:
+    """x̂ of (N, C, ...); in steps, so that noise reaches each. (F.group_norm would refuse groups of one element.)"""
+    grouped = x.reshape(len(x), groups, -1)
+    d = perturbed(grouped - perturbed(grouped.mean(2, keepdim=True), noise), noise)
+    variance = (perturbed(d, noise) * perturbed(d, noise)).mean(2, keepdim=True)
+    rstd = perturbed(1 / (perturbed(variance, noise) + epsilon).sqrt(), noise)
+    return (perturbed(d, noise) * rstd).reshape(x.shape)
+
+
+def _with_slope(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    """y, whose gradient for x is `slope`, as the device computes it from y."""
+    return y.detach() + (x - x.detach()) * slope.detach()
 
 
 def _relu(node: Node, x: Tensor, alpha: float, made: Decisions | None, forced: Decisions | None) -> Tensor:
@@ -243,29 +315,44 @@ def _pads(node: AveragePool | Conv | MaxPool) -> tuple[int, int, int, int]:
 
 
 def _gammas(
-    model: Model, layer: Node, x: Tensor, gy: Tensor, made: Decisions, forced: Decisions | None
+    model: Model,
+    layer: Node,
+    x: Tensor,
+    gy: Tensor,
+    made: Decisions,
+    importances: Weights,
+    forced: Decisions | None,
+    noise: Noise,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """(γ^fw, γ^bw) of a layer from its input and the gradient of its output, one sample each."""
+    """(γ^fw, γ^bw) of a layer from its input and the gradient of its output, one sample each; notes what it decides."""
     modules = model.adaptation.attention.get(layer.name)
     if modules is None:
         return None, None
     if isinstance(layer, GroupNorm):
-        x = torch.group_norm(x[None], layer.groups, eps=layer.epsilon)[0]
+        x = _normalized(x[None], layer.groups, layer.epsilon, noise)[0]
     fw = bw = None
     if modules.fw is not None:
         kept = None if forced is None else forced.kept_fw[layer.name]
-        fw, made.kept_fw[layer.name] = _attention(modules.fw, x, model.adaptation.rho_fw, kept)
+        pi = importances[f"fw {layer.name}"] = _importance(modules.fw, x, noise)
+        fw, made.kept_fw[layer.name] = _clipped(pi, model.adaptation.rho_fw, kept)
     if modules.bw is not None:
         kept = None if forced is None else forced.kept_bw[layer.name]
-        bw, made.kept_bw[layer.name] = _attention(modules.bw, gy, model.adaptation.rho_bw, kept)
+        pi = importances[f"bw {layer.name}"] = _importance(modules.bw, gy, noise)
+        bw, made.kept_bw[layer.name] = _clipped(pi, model.adaptation.rho_bw, kept)
     return fw, bw
 
 
-def _attention(module: AttentionModule, values: Tensor, rho: int, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(γ (C,), the channels it keeps) of `values` (C, ...)."""
+def _importance(module: AttentionModule, values: Tensor, noise: Noise) -> Tensor:
+    """π (C,) of `values` (C, ...)."""
     w1, b1, w2, b2 = (torch.tensor(p, dtype=values.dtype) for p in (module.w1, module.b1, module.w2, module.b2))
+    values = perturbed(values, noise)
     average = values.flatten(1).mean(1) if values.ndim > 1 else values
-    pi = (w2 @ (w1 @ average + b1).relu() + b2).softmax(0)
+    hidden = perturbed((w1 @ average + b1).relu(), noise)
+    return perturbed(perturbed(w2 @ hidden + b2, noise).softmax(0), noise)
+
+
+def _clipped(pi: Tensor, rho: int, kept: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(γ (C,), the channels it keeps)."""
     if kept is None:
         kept = _kept(pi, rho)
     clipped = torch.where(kept, pi, 0)

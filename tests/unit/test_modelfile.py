@@ -23,7 +23,8 @@ from pmeta.codegen.modelfile import RECORD_KEY, load_model, save_model
 from pmeta.codegen.storage import Storage
 from pmeta.host.simulator.sample_pass import decode
 from pmeta.host.simulator.simulator import Simulator
-from tests.models import random_4conv, random_chain, random_samples, regression, with_storage
+from tests.models import random_4conv, random_samples, with_storage
+from tests.networks import random_network
 
 pytestmark = pytest.mark.unit
 
@@ -56,9 +57,7 @@ def assert_same(a: Model, b: Model) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_round_trip_loses_nothing(seed: int, tmp_path: Path) -> None:
-    model = random_chain(np.random.default_rng(seed))
-    if seed % 2:
-        model = regression(model)
+    model = random_network(seed)
     save_model(model, tmp_path / "one.onnx")
     loaded = load_model(tmp_path / "one.onnx")
     assert_same(model, loaded)
@@ -81,8 +80,8 @@ def test_onnxruntime_computes_the_same_logits(model: Model, path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_onnxruntime_computes_the_same_logits_of_random_chains(seed: int, tmp_path: Path) -> None:
-    model = with_storage(random_chain(np.random.default_rng(seed)), Storage())
+def test_onnxruntime_computes_the_same_logits_of_random_networks(seed: int, tmp_path: Path) -> None:
+    model = with_storage(random_network(seed), Storage())
     save_model(model, tmp_path / "model.onnx")
     assert_runs_alike(model, tmp_path / "model.onnx")
 

@@ -26,7 +26,8 @@ from pmeta.codegen.report.occupancy import runs, scenes
 from pmeta.codegen.report.picture import draw
 from pmeta.codegen.report.terminal import summary_table
 from pmeta.codegen.report.text import bytes_text, display_name, macs_text, short_bytes, steps_text
-from tests.models import random_4conv, random_chain
+from tests.models import random_4conv
+from tests.networks import random_network
 from tests.unit.test_appendix_a import tiny_model
 from tests.unit.test_placement import live_bytes
 
@@ -177,7 +178,7 @@ def test_terminal_summary_shows_the_plans_figures(plan: Plan) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_scenes_hold_disjoint_bytes_and_reach_the_plans_peak(seed: int) -> None:
     """What is alive together never shares bytes, and the scenes' live bytes are the placement's own."""
-    plan = learning_chain(seed)
+    plan = make_plan(random_network(seed))
     for scene in scenes(plan):
         for a, b in itertools.combinations(scene.occupants, 2):
             if a.first <= b.last and b.first <= a.last:
@@ -197,18 +198,9 @@ def test_scenes_hold_disjoint_bytes_and_reach_the_plans_peak(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_chain_can_be_reported(seed: int) -> None:
-    plan = learning_chain(seed)
+def test_any_network_can_be_reported(seed: int) -> None:
+    plan = make_plan(random_network(seed))
     Page(report_html(plan, manifest_of(plan), BOARDS))
-
-
-def learning_chain(seed: int) -> Plan:
-    """The plan of a random chain in which something learns."""
-    rng = np.random.default_rng(seed)
-    while True:
-        model = random_chain(rng)
-        if model.learned_weights:
-            return make_plan(model)
 
 
 def test_first_accumulator_lies_where_the_weight_will(plan: Plan) -> None:
