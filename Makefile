@@ -12,7 +12,7 @@ export PLATFORMIO_SETTING_CHECK_PLATFORMIO_INTERVAL := 99999
 # Tests run side by side: one thread each.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test test-fast test-slow fuzz bench-plan lint format clean setup-demo setup-dev
+.PHONY: help demo test test-fast test-slow fuzz bench-plan bench-ram lint format clean setup-demo setup-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo "make test-slow  the tests that take more than a minute each"
 	@echo "make fuzz       3,000 random networks, checked in every way there is"
 	@echo "make bench-plan RAM of networks that others publish figures for, beside theirs"
+	@echo "make bench-ram  predicted and linked RAM of 20 models on three boards, to the byte"
 	@echo "make lint       ruff, mypy, import-linter, clang-format, templates"
 	@echo "make format     formats Python and C"
 	@echo "make clean      removes what was built; keeps .venv and runs/"
@@ -49,6 +50,9 @@ fuzz: setup-dev
 
 bench-plan: setup-dev
 	@$(PYTHON) -m benchmarks.plan
+
+bench-ram: setup-dev
+	@$(PYTHON) -m benchmarks.ram
 
 lint: setup-dev
 	@echo "lint: ruff check"; $(PYTHON) -m ruff check --quiet .

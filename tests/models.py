@@ -85,6 +85,11 @@ def with_storage(model: Model, storage: Storage) -> Model:
     return replace(model, adaptation=replace(model.adaptation, storage=storage))
 
 
+def with_encoding(model: Model, encoding: InputEncoding) -> Model:
+    """The same model, whose samples travel otherwise."""
+    return replace(model, adaptation=replace(model.adaptation, encoding=encoding))
+
+
 def regression(model: Model) -> Model:
     """The same model, but it learns numbers."""
     return Model(model.graph, replace(model.adaptation, loss="mean_squared_error"))

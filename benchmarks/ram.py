@@ -1,0 +1,144 @@
+"""Predicted and linked RAM of 20 different models, on this computer and on two cores without an operating system.
+
+    python -m benchmarks.ram          or   make bench-ram
+
+Each model is generated, then built by PlatformIO for every board of BOARDS: lib/pmeta_model on this computer, whole
+firmware on a Cortex-M4 and a Cortex-M7. The builds compare the two figures; this prints them side by side.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.plan import adapting
+from pmeta.codegen.adaptation import InputEncoding, Model
+from pmeta.codegen.graph import Node
+from pmeta.codegen.modelfile import save_model
+from pmeta.codegen.networks import four_conv, mlp, resnet12, three_conv
+from pmeta.codegen.plan.plan import make_plan
+from pmeta.codegen.project.generate import generate, write_project
+from pmeta.codegen.storage import Storage
+from tests.models import random_4conv, random_chain, regression, with_encoding, with_storage
+
+BOARDS = ("native", "mps2-an386", "mps2-an500")
+CHAINS = 8  # random ones: any operators, branches, windows, step sizes and attention
+CHAIN_SEEDS = 100  # that they are chosen from
+RAM_LINE = re.compile(r"RAM: predicted (\d+) B, linked (\d+) B")
+STACK_LINE = re.compile(r"Stack: at most (\d+) B")
+DIGITS = (1, 28, 28)
+
+Pio = Callable[..., "subprocess.CompletedProcess[str]"]  # (project folder, arguments of pio...)
+
+
+@dataclass(frozen=True)
+class Linked:
+    """What one build said, in bytes; None where it failed before it could."""
+
+    predicted: int | None
+    linked: int | None
+    stack: int | None  # bound; also None where the compiler tells none
+    output: str
+
+    @property
+    def equal(self) -> bool:
+        return self.predicted is not None and self.predicted == self.linked
+
+
+def main() -> None:
+    """Print the table; exit code 1 where a figure differs."""
+    console, wrong = Console(width=150), list[str]()
+    table = Table("model", "layers", "programs", *(f"{board}: predicted, linked" for board in BOARDS), "stack at most")
+    models = cases()
+    with tempfile.TemporaryDirectory(prefix="pmeta-ram-") as folder:
+        progress = Console(stderr=True)
+        for number, (title, model) in enumerate(track(models.items(), "building", console=progress, transient=True)):
+            results = measure(model, Path(folder) / str(number), pio)
+            table.add_row(title, str(len(model.graph.layers)), str(len(make_plan(model).adapt)), *_cells(results))
+            wrong += [f"{title}, {board}:\n{result.output}" for board, result in results.items() if not result.equal]
+    console.print(table)
+    print(f"{len(models)} models, {len(models) * len(BOARDS)} builds, {len(wrong)} of them with another figure")
+    print("\n".join(wrong), end="\n" if wrong else "")
+    raise SystemExit(1 if wrong else 0)
+
+
+def _cells(results: dict[str, Linked]) -> Iterator[str]:
+    for result in results.values():
+        text = f"{result.predicted:,} {result.linked:,}" if result.predicted and result.linked else "no figures"
+        yield f"[{'green' if result.equal else 'red'}]{text}[/]"
+    yield ", ".join(str(result.stack) for result in results.values() if result.stack is not None)
+
+
+def measure(model: Model, folder: Path, run: Pio) -> dict[str, Linked]:
+    """Generate `model` in `folder` and build it for every board; by board."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, folder / "model.onnx")
+    write_project(generate(folder / "model.onnx", BOARDS), folder / "project")
+    return {board: figures_in(run(folder / "project", "run", "-e", board).stdout) for board in BOARDS}
+
+
+def figures_in(output: str) -> Linked:
+    ram, stack = RAM_LINE.search(output), STACK_LINE.search(output)
+    predicted, linked = (int(ram[1]), int(ram[2])) if ram else (None, None)
+    return Linked(predicted, linked, int(stack[1]) if stack else None, output)
+
+
+def pio(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """PlatformIO in a project folder."""
+    command = [sys.executable, "-m", "platformio", *arguments]
+    return subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+
+def cases() -> dict[str, Model]:
+    """20 models by title: other depths, operators, branches, groups, steps, attention and encodings."""
+    last_block = {"block4.conv3", "block4.norm3", "block4.shortcut", "block4.shortcut_norm", "fc"}
+    steps = np.random.default_rng(0).random((9, 12)) < 0.5
+    models = {
+        "4Conv-8, attention": random_4conv(1),
+        "4Conv-8, attention, float16, int8": with_storage(random_4conv(2), Storage("int8", "float16")),
+        "4Conv-16, colour, all float16": with_storage(
+            random_4conv(3, width=16, size=(3, 32, 32), attention=False), Storage("float16", "float16")
+        ),
+        "4Conv-8, 12 steps": random_4conv(4, steps=12, alpha=0.01 * steps),
+        "4Conv-32, 28×28": adapting(four_conv(DIGITS), {"conv4", "norm4", "fc"}, steps=3),
+        "4Conv-32, 84×84": adapting(four_conv(), None, steps=5),
+        "4Conv-64, 84×84": adapting(four_conv(width=64), {"conv4", "norm4", "fc"}, steps=5),
+        "6 blocks, 84×84": adapting(four_conv(width=16, blocks=6), None, steps=2),
+        "3 conv, no normalization": adapting(three_conv(), None, steps=2),
+        "ResNet12, 4 to 32 channels": adapting(resnet12(channels=(4, 8, 16, 32), groups=2), None, steps=2),
+        "ResNet12, 16 to 112 channels": adapting(resnet12(channels=(16, 32, 64, 112)), last_block, steps=2),
+        "MLP 20-100-100-6, numbers": regression(
+            with_encoding(adapting(mlp(), None, steps=1), InputEncoding("float32"))
+        ),
+    }
+    return models | {f"chain {seed}": model for seed, model in _chains(CHAINS)}
+
+
+def _chains(count: int) -> Iterator[tuple[int, Model]]:
+    """(seed, model): random chains that learn, first those with the most operators that none before them has."""
+    drawn = {seed: random_chain(np.random.default_rng(seed)) for seed in range(CHAIN_SEEDS)}
+    left = {seed: model for seed, model in drawn.items() if model.learned_weights}
+    seen: set[type[Node]] = set()
+    for _ in range(count):
+        seed = max(left, key=lambda seed: (len(operators(left[seed]) - seen), -seed))
+        seen |= operators(left[seed])
+        yield seed, left.pop(seed)
+
+
+def operators(model: Model) -> set[type[Node]]:
+    """The kinds of nodes of a model."""
+    return {type(node) for node in model.graph.nodes}
+
+
+if __name__ == "__main__":
+    main()
