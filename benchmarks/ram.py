@@ -29,11 +29,12 @@ from pmeta.codegen.networks import four_conv, mlp, resnet12, three_conv
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.project.generate import generate, write_project
 from pmeta.codegen.storage import Storage
-from tests.models import random_4conv, random_chain, regression, with_encoding, with_storage
+from tests.models import random_4conv, regression, with_encoding, with_storage
+from tests.networks import random_network
 
 BOARDS = ("native", "mps2-an386", "mps2-an500")
-CHAINS = 8  # random ones: any operators, branches, windows, step sizes and attention
-CHAIN_SEEDS = 100  # that they are chosen from
+RANDOM_NETWORKS = 8  # any operators, branches, windows, step sizes and attention
+SEEDS = 100  # that they are chosen from
 RAM_LINE = re.compile(r"RAM: predicted (\d+) B, linked (\d+) B")
 STACK_LINE = re.compile(r"Stack: at most (\d+) B")
 DIGITS = (1, 28, 28)
@@ -121,13 +122,12 @@ def cases() -> dict[str, Model]:
             with_encoding(adapting(mlp(), None, steps=1), InputEncoding("float32"))
         ),
     }
-    return models | {f"chain {seed}": model for seed, model in _chains(CHAINS)}
+    return models | {f"random network {seed}": model for seed, model in _random_networks(RANDOM_NETWORKS)}
 
 
-def _chains(count: int) -> Iterator[tuple[int, Model]]:
-    """(seed, model): random chains that learn, first those with the most operators that none before them has."""
-    drawn = {seed: random_chain(np.random.default_rng(seed)) for seed in range(CHAIN_SEEDS)}
-    left = {seed: model for seed, model in drawn.items() if model.learned_weights}
+def _random_networks(count: int) -> Iterator[tuple[int, Model]]:
+    """(seed, model): first those with the most operators that none before them has."""
+    left = {seed: random_network(seed) for seed in range(SEEDS)}
     seen: set[type[Node]] = set()
     for _ in range(count):
         seed = max(left, key=lambda seed: (len(operators(left[seed]) - seen), -seed))

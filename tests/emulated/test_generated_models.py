@@ -37,7 +37,7 @@ MODELS = {
 @pytest.mark.parametrize("name", MODELS)
 def test_every_core(name: str, platformio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model: Model = MODELS[name]()
-    if name == "chain 3":  # as if its weights were many
+    if name == "network 3":  # as if its weights were many
         monkeypatch.setattr(constants, "TEXT_LIMIT", 0)
     save_model(model, tmp_path / "model.onnx")
     project = generate(tmp_path / "model.onnx", EMULATED)
