@@ -107,4 +107,5 @@ def test_usage_errors_name_the_program() -> None:
 def test_completion(words: list[str], found: set[str]) -> None:
     environment = {"COMP_WORDS": " ".join(["pmeta-gen", *words]), "COMP_CWORD": str(len(words))}
     done = run(_PMETA_GEN_COMPLETE="complete_bash", **environment)
-    assert set(done.stdout.split()) == found
+    completed = set(done.stdout.split())
+    assert found <= completed and bool(found) == bool(completed)
