@@ -41,8 +41,9 @@ class Slicing(Enum):
     """Whether a node can run for some of its output channels at a time (pmeta.codegen.plan.segments)."""
 
     NO = "no"
-    HEAD = "head"  # it then reads its whole input
+    HEAD = "head"  # it then reads its whole input, and begins a segment
     MEMBER = "member"  # it then needs the same channels of its input
+    JOIN = "join"  # it then needs the same channels of all its inputs, and begins a segment
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Node:
 
     slicing: ClassVar[Slicing] = Slicing.NO
     reads_uint8: ClassVar[bool] = False  # whether its forward kernel takes the sample as it travels
+    keeps_map: ClassVar[bool] = False  # whether its backward pass reads a map of the forward pass, not only bits of it
     is_view: ClassVar[bool] = False  # whether its output is its input, byte for byte
     reads_float16: ClassVar[bool] = False  # whether its forward pass takes maps of float16
 

@@ -37,6 +37,7 @@ class Activation(Node):
 class SmoothActivation(Activation):
     """An activation whose derivative follows from y, which is kept for the backward pass."""
 
+    keeps_map: ClassVar[bool] = True
     kernel: ClassVar[str]  # its C functions are KERNEL_forward and KERNEL_input_gradient
 
     def forward_macs(self, input_shape: Shape) -> int:

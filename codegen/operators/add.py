@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape
+from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
 from pmeta.codegen.plan.program import Buffer, Role
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Add(Node):
     """y = x + other, elementwise."""
+
+    slicing: ClassVar[Slicing] = Slicing.JOIN
 
     other: str  # the second activation
 

@@ -60,7 +60,7 @@ class AveragePool(Node):
         return ShapeConstants("pmeta_average_pool_shape", fields)
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
-        y = low.buffer("y", low.output_shape, Role.MAP)
+        y = low.pooled(x, self.window)
         low.call("pmeta_average_pool_forward", low.shape_constant(), x, y, writes=[y])
         return y
 

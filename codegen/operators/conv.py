@@ -132,6 +132,8 @@ class Conv(Node):
         return False
 
     def lower_input_gradient(self, low: Lowering, g: Buffer) -> Buffer:
-        gx = low.buffer("gx", low.input_shape, Role.GRADIENT)
-        low.call("pmeta_conv_input_gradient", low.shape_constant(), low.weight(self.weight), g, gx, writes=[gx])
+        """In a loop, each slice of the filters adds to the whole gradient."""
+        gx = low.whole_buffer("gx", low.input_shape, Role.GRADIENT)
+        shape, first, weight = low.shape_constant(), low.is_first_slice, low.weight(self.weight)
+        low.call("pmeta_conv_input_gradient", shape, first, weight, g, gx, writes=[gx])
         return gx

@@ -27,6 +27,7 @@ class GroupNorm(Node):
     """x̂ = (x − mean)·rstd over each group of channels and all pixels; z = x̂·scale + shift (Wu & He, 2018)."""
 
     slicing: ClassVar[Slicing] = Slicing.MEMBER
+    keeps_map: ClassVar[bool] = True
 
     scale: str  # name of the per-channel scale, (C,)
     shift: str  # name of the per-channel shift, (C,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pmeta.codegen.graph import Shape
 from pmeta.codegen.operators.activation import Activation
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class HardSwish(Activation):
     """y = 0 where x ≤ −3, x where x ≥ 3, else x·(x + 3)/6. The backward pass reads x."""
+
+    keeps_map: ClassVar[bool] = True
 
     def forward_macs(self, input_shape: Shape) -> int:
         return prod(input_shape)

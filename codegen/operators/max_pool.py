@@ -66,7 +66,7 @@ class MaxPool(Node):
         return ShapeConstants("pmeta_max_pool_shape", fields)
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
-        y = low.buffer("y", low.output_shape, Role.MAP)
+        y = low.pooled(x, self.window)
         taps = low.packed("taps", prod(low.output_shape), self.tap_bits)
         low.call("pmeta_max_pool_forward", low.shape_constant(), x, y, taps, writes=[y, taps])
         return y

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pmeta.codegen.adaptation import AttentionModule, Model, UpdatedPart
 from pmeta.codegen.graph import Graph, Node, Shape, Slicing
+from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.learning import Learning, gradient_needed
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Loop, Part, Program, Role, whole
@@ -39,6 +40,7 @@ class Lowering:
         self.sample: Buffer | None = None  # decoded, as long as nobody has changed it
         self.encoded_sample: Buffer | None = None  # stands for the sample as it travels, where nobody needs it decoded
         self.sample_again = Buffer("x0_again", "float", graph.input_shape, Role.MAP)  # decoded for the backward pass
+        self.output_is_rounded = False  # whether the current node's output is, before anything else keeps it
         self.recomputed = False  # whether the backward pass will compute this segment's maps again
         self._node: Node = graph.nodes[0]
         self._phase = "forward"
@@ -85,9 +87,18 @@ class Lowering:
         return x in (self.sample, self.encoded_sample)
 
     @property
+    def is_first_slice(self) -> str:
+        """A C expression."""
+        return "1" if self._loop is None else f"{SLICE} == 0"
+
+    @property
     def input_shape(self) -> Shape:
         """Per-sample shape the current node reads; a buffer may carry the same elements under another shape."""
-        shape = self.graph.shapes[self._node.input]
+        return self.shape_of(self._node.input)
+
+    def shape_of(self, activation: str) -> Shape:
+        """Per-sample shape of an input of the current node; in a loop, of what it reads for a slice."""
+        shape = self.graph.shapes[activation]
         return shape if self._node.slicing is Slicing.HEAD else self._sliced(shape)
 
     @property
@@ -122,6 +133,19 @@ class Lowering:
         self._of_one_slice.add(buffer)
         return buffer
 
+    def whole_buffer(self, suffix: str, shape: Shape, role: Role) -> Buffer:
+        """A new float buffer that all slices of a loop share."""
+        return Buffer(f"{self.names[self._node.name]}{self._again}_{suffix}", "float", shape, role)
+
+    def pooled(self, x: Buffer, window: Window) -> Buffer:
+        """Where a pooling writes its output: over `x`, if that is rounded into another buffer anyway.
+
+        No output lies behind a tap that a later output reads, if no window begins in the padding.
+        """
+        if self.output_is_rounded and x in self._of_one_slice and self.may_overwrite(x) and window.pad_before == (0, 0):
+            return x
+        return self.buffer("y", self.output_shape, Role.MAP)
+
     def packed(self, suffix: str, elements: int, bits: int = 1) -> Buffer | None:
         """Room for `bits` of every element, as many elements to a 32-bit word as fit, noted for the backward pass.
 
@@ -136,7 +160,7 @@ class Lowering:
     def own(self, x: Buffer) -> Buffer:
         """`x`, or a copy of it where somebody else still needs it: what an operator may change in place."""
         if self.may_overwrite(x):
-            if x == self.sample:
+            if whole(x) == self.sample:
                 self.sample = None
             return x
         copy = self.buffer("copy", x.shape, Role.MAP if self._phase == "forward" else Role.GRADIENT)
@@ -228,9 +252,13 @@ class Lowering:
 
     def end_loop_with(self, result: Buffer) -> Buffer:
         """Leave the loop, if in one; returns `result` whole."""
-        result = whole(self._promoted(result))
+        return self.end_loop_with_all((result,))[0]
+
+    def end_loop_with_all(self, results: Sequence[Buffer]) -> tuple[Buffer, ...]:
+        """Leave the loop, if in one; returns each of `results` whole."""
+        promoted = [whole(self._promoted(result)) for result in results]
         self._loop = None
-        return result
+        return tuple(promoted)
 
     def compute_again(self, again: bool) -> None:
         """While set, buffers are other ones than those of the forward pass."""
@@ -246,7 +274,7 @@ class Lowering:
 
     def _promoted(self, x: Buffer) -> Buffer:
         """`x`, if only the current slice's was held so far, as a part of a whole: in all that was emitted."""
-        if self._loop is None or isinstance(x, Part):
+        if self._loop is None or x not in self._of_one_slice:
             return x
         part = self.part_of_slices(x)
         self._calls = [self._with_part(call, x, part) if call.loop == self._loop else call for call in self._calls]

@@ -12,15 +12,17 @@ class Strategy:
     slice_channels: int | None  # channels per slice where no normalization says; None: whole maps, no slices
     recompute: bool = False  # x̂ of a convolution that reads the sample is computed again rather than kept
     encoded: bool = False  # the first convolution reads a uint8 sample as it travels, rather than decoded
+    sums_slices: bool = False  # a convolution's input gradient is summed slice by slice, its output's never held whole
 
 
 # The simplest first: of equal arenas the first is taken.
 STRATEGIES = (
     Strategy(None),
     *(
-        Strategy(channels, recompute, encoded)
+        Strategy(channels, recompute, encoded, sums_slices)
         for channels in (4, 2, 1)
         for recompute in (False, True)
         for encoded in (False, True)
+        for sums_slices in (False, True)
     ),
 )

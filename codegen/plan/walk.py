@@ -6,6 +6,7 @@ need: no store for a layer that does not learn, no gradient below the lowest lay
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -33,7 +34,7 @@ class Walk:
 
     def __post_init__(self) -> None:
         self.low.live = self._values
-        self.segments = segments(self.low.graph, self.strategy.slice_channels)
+        self.segments = segments(self.low.graph, self.strategy.slice_channels, self.low.storage.maps != "float32")
         self._finished = finished_maps(self.low.graph)
 
     # --- forward --------------------------------------------------------------------------------------------
@@ -61,16 +62,20 @@ class Walk:
             if name not in read_later:
                 self._values.pop(name, None)
         head.lower_prologue(low, inputs[0])
-        if not head.reads_float16:
-            shapes = [low.graph.shapes[name] for name in head.inputs]
-            inputs = [dense(low, n, x, shape) for n, (x, shape) in enumerate(zip(inputs, shapes, strict=True))]
         low.recomputed = self._is_recomputed(segment)
         if segment.slices > 1:
             low.begin_loop(f"{head.name}, forward", segment.slices)
+        if segment.in_parts:
+            inputs = [low.part(x) for x in inputs]
+        if not head.reads_float16:
+            shapes = [low.shape_of(name) for name in head.inputs]
+            inputs = [dense(low, n, x, shape) for n, (x, shape) in enumerate(zip(inputs, shapes, strict=True))]
         x = head.lower_joined_forward(low, inputs)
-        for node in segment.nodes[1:]:
+        for n, node in enumerate(segment.nodes[1:], start=2):
             low.enter(node, "forward")
+            low.output_is_rounded = self._is_rounded(segment, segment.nodes[n:])
             x = node.lower_forward(low, x)
+        low.output_is_rounded = False
         low.recomputed = False
         if segment.output in self._finished:
             x = finished(low, x)
@@ -80,6 +85,11 @@ class Walk:
                 low.enter(node, "forward")
                 node.lower_epilogue(low)
         return x
+
+    def _is_rounded(self, segment: Segment, behind: Sequence[Node]) -> bool:
+        """Whether the output of the node in front of `behind` goes slice by slice into a map of fewer bits."""
+        rounded = segment.slices > 1 and segment.output in self._finished and self.low.storage.maps != "float32"
+        return rounded and not any(node.keeps_map for node in behind)
 
     def _is_recomputed(self, segment: Segment) -> bool:
         """Whether x̂ of the segment is computed again in the backward pass: from the sample, slice by slice.
@@ -174,17 +184,20 @@ class Walk:
             low.compute_again(False)
 
     def _backward_head(self, segment: Segment, g: Buffer) -> None:
-        """Slice by slice only where the gradient goes no further; it sums over all of the head's filters."""
+        """Slice by slice only where the gradient goes no further, or slices of it can be summed or stand alone."""
         low, head = self.low, segment.head
         g = self._begin_node(segment, head, g)
-        if low.needs_input_gradient:
+        if low.needs_input_gradient and not (segment.in_parts or self.strategy.sums_slices):
             g = low.end_loop_with(g)
         if low.node_learns:
-            self._weight_gradient(head, g)
-        low.end_loop()
+            g = self._weight_gradient(head, g)
         if low.needs_input_gradient:
-            for name, gx in zip(head.inputs, head.lower_input_gradients(low, g), strict=True):
+            if segment.in_parts:
+                g = self._begin_node(segment, head, g)
+            gradients = low.end_loop_with_all(head.lower_input_gradients(low, g))
+            for name, gx in zip(head.inputs, gradients, strict=True):
                 self._add_gradient(name, gx)
+        low.end_loop()
 
     def _begin_node(self, segment: Segment, node: Node, g: Buffer) -> Buffer:
         """Enter the node, in the loop; returns the current slice's part of `g`."""

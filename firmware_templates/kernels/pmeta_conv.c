@@ -157,11 +157,11 @@ static void spread_tap(const pmeta_conv_shape *s, const float *gy, float w, int3
     }
 }
 
-void pmeta_conv_input_gradient(const pmeta_conv_shape *s, const float *w, const float *gy, float *gx)
+void pmeta_conv_input_gradient(const pmeta_conv_shape *s, int32_t first, const float *w, const float *gy, float *gx)
 {
     const int32_t in_size = s->in_h * s->in_w;
     const int32_t out_size = s->out_h * s->out_w;
-    for (int32_t e = 0; e < s->channels * in_size; e++) {
+    for (int32_t e = 0; first && e < s->channels * in_size; e++) {
         gx[e] = 0.0f;
     }
     for (int32_t f = 0; f < s->filters; f++) {

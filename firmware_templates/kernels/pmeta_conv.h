@@ -34,8 +34,10 @@ void pmeta_conv_forward_uint8(const pmeta_conv_shape *s, const uint8_t *sample, 
 void pmeta_conv_forward_float16(const pmeta_conv_shape *s, const pmeta_float16 *x, float *row, const float *w,
                                 const float *bias, float *y);
 
-void pmeta_conv_input_gradient(const pmeta_conv_shape *s, const float *w, const float *gy, /* (F, out_h, out_w) */
-                               float *gx);                                                 /* (C, in_h, in_w) */
+/* Some filters at a time, in their order, add up: gx starts at +0 with the `first`. */
+void pmeta_conv_input_gradient(const pmeta_conv_shape *s, int32_t first, const float *w,
+                               const float *gy, /* (F, out_h, out_w) */
+                               float *gx);      /* (C, in_h, in_w) */
 
 /* Adds to grad (F, C / groups, kernel_h, kernel_w). kept: number of kept channels, then their indices, NULL for all; x
  * holds only those rows, with the forward attention applied, of a type of pmeta_rows.h: decoded (in_h * in_w), NULL for

@@ -131,9 +131,14 @@ def test_input_gradient(
     layer, shape = node(filters, window, groups), (channels, *size)
     w = values(rng, filters, channels // groups, *window.kernel, flavour=flavour)
     gy = values(rng, *layer.output_shape(shape), flavour=flavour)
-    gx = unwritten(*shape)
-    call("pmeta_conv_input_gradient", layer.shape_constants(shape), w, gy, gx)
-    assert_same(gx, conv.input_gradient(gy, w, window, shape, groups))
+    gx, expected = unwritten(*shape), conv.input_gradient(gy, w, window, shape, groups)
+    call("pmeta_conv_input_gradient", layer.shape_constants(shape), 1, w, gy, gx)
+    assert_same(gx, expected)
+    if groups == 1:  # filter by filter
+        gx, one = unwritten(*shape), node(1, window, 1).shape_constants(shape)
+        for f in range(filters):
+            call("pmeta_conv_input_gradient", one, int(f == 0), w[f], gy[f], gx)
+        assert_same(gx, expected)
 
 
 @examples
