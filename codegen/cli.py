@@ -18,6 +18,7 @@ from pmeta.codegen.default_command import DefaultCommandGroup
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.progress import StageBars
 from pmeta.codegen.project.generate import Project, generate, write_project
+from pmeta.codegen.project.memory_options import MemoryOptions, size_in_bytes
 from pmeta.codegen.report.paper_tables import paper_tables
 from pmeta.codegen.report.paper_tables_text import tables_json, tables_text
 from pmeta.codegen.report.terminal import summary_table
@@ -26,11 +27,14 @@ EPILOG = """Example: pmeta-gen models/icons-4conv-5way.onnx --board native --boa
 
 A network of your own: pmeta-gen net.onnx --update last --alpha 0.05 --steps 5 --board native --out net
 
+In less RAM: pmeta-gen model.onnx --ram 96K --allow store --board native --out net
+
 The tables of the paper: pmeta-gen tables   (pmeta-gen tables --help)
 
 Exit codes: 0 success, 2 usage, 3 wrong option, 4 model damaged or unsupported, 5 does not fit the board."""
 
 OWN = "A network without a record of pmeta-train"
+MEMORY = "RAM"
 
 app = typer.Typer(cls=DefaultCommandGroup, add_completion=True, pretty_exceptions_enable=False)
 
@@ -61,15 +65,30 @@ def gen(
         float | None, typer.Option(help="Samples travel as bytes u: x = u * scale + offset.", rich_help_panel=OWN)
     ] = None,
     uint8_offset: Annotated[float | None, typer.Option(help="Of uint8 samples (0).", rich_help_panel=OWN)] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="What the backward pass reads: float32, float16 or int8.", rich_help_panel=MEMORY),
+    ] = None,
+    maps: Annotated[
+        str | None, typer.Option(help="Maps between layers: float32 or float16.", rich_help_panel=MEMORY)
+    ] = None,
+    ram: Annotated[
+        str | None, typer.Option(help="Use no more than this, such as 64K; else all of it.", rich_help_panel=MEMORY)
+    ] = None,
+    allow: Annotated[
+        str | None,
+        typer.Option(help="What may be given up to fit: store,rho,layers.", rich_help_panel=MEMORY),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
 ) -> None:
     """Generate firmware that adapts MODEL on a board: forward, backward and update in one static arena."""
     own = _own_adaptation(update, alpha, steps, loss, head, ways, outputs, uint8_scale, uint8_offset)
     with StageBars(Console(stderr=True), hidden=as_json) as bars:
-        project = generate(model, board, own, bars.show)
+        project = generate(model, board, own, bars.show, _memory_options(store, maps, ram, allow))
     write_project(project, out)
     if as_json:
-        print(json.dumps({"out": str(out), "manifest": json.loads(project.manifest.to_json())}, indent=1))
+        answer = {"out": str(out), "given_up": project.fitted.given_up, "saved_bytes": project.fitted.saved}
+        print(json.dumps({**answer, "manifest": json.loads(project.manifest.to_json())}, indent=1))
     else:
         _print_summary(project, out)
 
@@ -125,9 +144,19 @@ def _own_adaptation(
     return OwnAdaptation(update, **changed)
 
 
+def _memory_options(store: str | None, maps: str | None, ram: str | None, allow: str | None) -> MemoryOptions:
+    """Raises ConfigError."""
+    losses = frozenset(loss.strip() for loss in allow.split(",")) if allow is not None else frozenset[str]()
+    fields: dict[str, Any] = {"store": store, "maps": maps, "allow": losses}
+    return MemoryOptions(ram=None if ram is None else size_in_bytes(ram), **fields)
+
+
 def _print_summary(project: Project, out: Path) -> None:
     console = Console()
     console.print(summary_table(project.plan, project.manifest, project.boards))
+    if project.fitted.given_up:
+        given_up = "; ".join(project.fitted.given_up)
+        console.print(f"Given up  for {project.fitted.saved:,} B: {given_up}", markup=False, highlight=False)
     console.print(f"Project   {out}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report    {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     console.print(

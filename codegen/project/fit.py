@@ -1,17 +1,13 @@
-"""Does the plan fit the board? If not: by how much, and which change would make it fit."""
+"""What a firmware takes, and whether its constants fit; what to do about its RAM is in budget.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import Board
 from pmeta.codegen.errors import FitError
-from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.manifest import StaticObject
-from pmeta.codegen.plan.plan import STATE_BYTES, Plan, make_plan
-from pmeta.codegen.progress import OnProgress, nobody_watches
+from pmeta.codegen.plan.plan import STATE_BYTES, Plan
 from pmeta.codegen.project.c_source import sample_bytes
 from pmeta.codegen.project.constants import constant_bytes
 from pmeta.codegen.project.link_size import link_state_bytes
@@ -38,8 +34,8 @@ def firmware_ram(plan: Plan) -> int:
     return sum(static.bytes for static in statics(plan))
 
 
-def check_fit(plan: Plan, boards: Sequence[Board], on_progress: OnProgress = nobody_watches) -> None:
-    """Raise FitError for the first board that is too small, or where no computer could hold the network."""
+def check_fit(plan: Plan, boards: Sequence[Board]) -> None:
+    """Raise FitError for the first board with too little flash, or where no computer could hold the network."""
     if constant_bytes(plan) > MAX_CONSTANT_BYTES:
         what = f"the weights take {constant_bytes(plan):,} bytes, at most {MAX_CONSTANT_BYTES:,} can be generated"
         raise FitError(what, f"model '{plan.graph.name}'", "use a smaller network")
@@ -49,42 +45,7 @@ def check_fit(plan: Plan, boards: Sequence[Board], on_progress: OnProgress = nob
     for board in boards:
         if board.kind == "native":
             continue
-        need, where = firmware_ram(plan), f"board '{board.name}'"
         if constant_bytes(plan) > board.flash_bytes:
             over = constant_bytes(plan) - board.flash_bytes
-            raise FitError(
-                f"the weights alone are {over:,} bytes larger than its flash", where, "use a smaller network"
-            )
-        if need > board.ram_bytes:
-            what = (
-                f"needs {need:,} bytes of RAM, {need - board.ram_bytes:,} more than the {board.ram_bytes:,} there are"
-            )
-            raise FitError(what, where, _what_would_fit(plan.model, board, on_progress))
-
-
-def _what_would_fit(model: Model, board: Board, on_progress: OnProgress) -> str:
-    """The smallest change of the step sizes, from the input upward, that would fit.
-
-    The more layers are frozen, the less RAM is needed: found by bisection.
-    """
-    layers = [layer.name for layer in model.graph.layers]
-    low, high = 1, max(count for count in range(len(layers)) if model.adaptation.alpha[count:].any()) + 1
-    answer = "use a network with fewer channels or a smaller input: even with the last layer alone it is too large"
-    tried, tries = 0, (high - low).bit_length()
-    while low < high:
-        on_progress("what would fit", tried, tries)
-        count, tried = (low + high) // 2, tried + 1
-        need = firmware_ram(make_plan(_with_frozen(model, count)))
-        if need <= board.ram_bytes:
-            answer = f"train with '{layers[count - 1]}' and all below it frozen, which needs {need:,} bytes"
-            high = count
-        else:
-            low = count + 1
-    return answer
-
-
-def _with_frozen(model: Model, count: int) -> Model:
-    """The model with step sizes of zero for the first `count` layers."""
-    alpha = model.adaptation.alpha.copy()
-    alpha[:count] = 0
-    return Model(model.graph, replace(model.adaptation, alpha=frozen_float32(alpha)))
+            what = f"the weights alone are {over:,} bytes larger than its flash"
+            raise FitError(what, f"board '{board.name}'", "use a smaller network")

@@ -18,11 +18,13 @@ from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest, firmware_i
 from pmeta.codegen.modelfile import load_model, load_network, model_bytes
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.progress import OnProgress, nobody_watches
+from pmeta.codegen.project.budget import Fitted, Limit, fitted
 from pmeta.codegen.project.c_source import Title, comment_text, library_code, sample_bytes
 from pmeta.codegen.project.constants import constant_files
 from pmeta.codegen.project.fit import check_fit, statics
 from pmeta.codegen.project.golden import find_reference, golden_samples, golden_values
 from pmeta.codegen.project.link_size import LINK_MAX_PAYLOAD, link_state_bytes
+from pmeta.codegen.project.memory_options import MemoryOptions
 from pmeta.codegen.project.platformio import platformio_files
 from pmeta.codegen.project.templates import files_in, render, template_text
 from pmeta.codegen.report.html import report_html
@@ -38,6 +40,7 @@ class Project:
     manifest: Manifest
     boards: tuple[Board, ...]
     files: dict[str, str | bytes]
+    fitted: Fitted  # what was given up for less RAM
 
 
 def generate(
@@ -45,19 +48,19 @@ def generate(
     board_names: Sequence[str],
     own: OwnAdaptation | None = None,
     on_progress: OnProgress = nobody_watches,
+    memory: MemoryOptions | None = None,
 ) -> Project:
     """Generate the project in memory; `own` says how a network without a record adapts. Raises PmetaError."""
-    if own is None:
-        model, model_file = load_model(model_path), model_path.read_bytes()
-    else:
-        model = own_model(load_network(model_path), own)
-        model_file = model_bytes(model)
+    memory = memory or MemoryOptions()
+    recorded = load_model(model_path) if own is None else own_model(load_network(model_path), own)
     boards = tuple(find_board(name) for name in sorted(set(board_names)))
-    plan = make_plan(model, on_progress=on_progress)
-    check_fit(plan, boards, on_progress)
-    command = " ".join(
-        ["pmeta-gen model.onnx", *(f"--board {board.name}" for board in boards), *(own.arguments if own else ())]
-    )
+    first_plan = make_plan(memory.applied_to(recorded), on_progress=on_progress)
+    check_fit(first_plan, boards)
+    found = fitted(first_plan, Limit.of(boards, memory.ram), memory.allow, on_progress)
+    plan, model = found.plan, found.plan.model
+    model_file = model_path.read_bytes() if own is None and model is recorded else model_bytes(model)
+    options = (*(f"--board {board.name}" for board in boards), *(own.arguments if own else ()), *memory.arguments)
+    command = " ".join(["pmeta-gen model.onnx", *options])
     on_progress("writing", 0, 3)
     model_sha256 = hashlib.sha256(model_file).hexdigest()
     constants = constant_files(plan, comment_text(model.graph.name), model_sha256)
@@ -82,7 +85,7 @@ def generate(
     files["report.html"] = report_html(plan, manifest, boards)
     files["model.onnx"] = model_file
     on_progress("writing", 3, 3)
-    return Project(plan, manifest, boards, files)
+    return Project(plan, manifest, boards, files, found)
 
 
 def write_project(project: Project, out: Path) -> None:

@@ -89,6 +89,7 @@ def _facts(plan: Plan, manifest: Manifest) -> list[tuple[str, str]]:
         ("Sample", f"{shape}, {bytes_text(manifest.sample_bytes)}"),
         ("Adaptation", f"{display_name(adaptation.method)}, {_ways(adaptation)}, {manifest.steps} steps"),
         ("Attention", clip),
+        ("Storage", f"maps {adaptation.storage.maps}, kept for the backward pass {adaptation.storage.kept}"),
     ]
 
 

@@ -13,6 +13,7 @@ from pmeta.codegen.boards import BOARDS
 from pmeta.codegen.modelfile import save_model
 from pmeta.codegen.project import constants
 from pmeta.codegen.project.generate import generate, write_project
+from pmeta.codegen.storage import Storage
 from pmeta.codegen.taskfile import Task
 from pmeta.host.link.device import Device
 from pmeta.host.link.protocol import Client, Timeouts
@@ -20,7 +21,7 @@ from pmeta.host.link.transports import connector
 from pmeta.host.project import open_project
 from pmeta.host.simulator.simulator import Simulator
 from pmeta.host.verify import verify
-from tests.models import random_4conv, random_samples, regression
+from tests.models import random_4conv, random_samples, regression, with_storage
 from tests.networks import random_network
 
 pytestmark = pytest.mark.emulated
@@ -30,6 +31,7 @@ MODELS = {
     "4conv": lambda: random_4conv(7, width=8, steps=2, rho=(300, 300)),
     "network 5": lambda: random_network(5),
     "network 3": lambda: random_network(3),
+    "few bits": lambda: with_storage(random_4conv(9, width=8, steps=2), Storage("int8", "float16")),
     "numbers": lambda: regression(random_4conv(8, width=4, steps=2)),
 }
 

@@ -213,19 +213,6 @@ def test_golden_vectors_of_a_large_network_are_few(model_path: Path, monkeypatch
         assert "golden_query" in header
 
 
-def test_the_change_that_would_fit_does_fit(tmp_path: Path) -> None:
-    save_model(random_4conv(1, width=16, alpha=alpha_from(0)), tmp_path / "model.onnx")
-    with pytest.raises(FitError, match=r"train with '(\w+)' and all below it frozen") as caught:
-        generate(tmp_path / "model.onnx", ["netduinoplus2"])
-    frozen = str(caught.value).split("train with '")[1].split("'")[0]
-    layers = ["conv1", "norm1", "conv2", "norm2", "conv3", "norm3", "conv4", "norm4", "fc1"]
-    save_model(random_4conv(1, width=16, alpha=alpha_from(layers.index(frozen) + 1)), tmp_path / "model.onnx")
-    generate(tmp_path / "model.onnx", ["netduinoplus2"])
-    save_model(random_4conv(1, width=16, alpha=alpha_from(layers.index(frozen))), tmp_path / "model.onnx")
-    with pytest.raises(FitError):
-        generate(tmp_path / "model.onnx", ["netduinoplus2"])
-
-
 def renamed(model: Model, names: dict[str, str]) -> Model:
     """The model with other node and weight names."""
     graph, adaptation = model.graph, model.adaptation
