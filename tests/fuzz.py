@@ -105,14 +105,14 @@ def keep(network: Network, folder: Path) -> None:
     """Write what `kept_network` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     save_model(network.model, folder / "model.onnx")
-    rest = {**asdict(network.strategy), "support": network.support, "samples": network.samples, "seed": network.seed}
+    rest = {"support": network.support, "samples": network.samples, "seed": network.seed}
+    rest["strategy"] = asdict(network.strategy)
     (folder / "network.json").write_text(json.dumps(rest, indent=1) + "\n", encoding="utf-8")
 
 
 def kept_network(folder: Path) -> Network:
     rest = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-    strategy = Strategy(rest.pop("slice_channels"), rest.pop("recompute"), rest.pop("encoded"))
-    return Network(load_model(folder / "model.onnx"), strategy, **rest)
+    return Network(load_model(folder / "model.onnx"), Strategy(**rest.pop("strategy")), **rest)
 
 
 def again(folder: Path) -> str:
