@@ -12,7 +12,7 @@ export PLATFORMIO_SETTING_CHECK_PLATFORMIO_INTERVAL := 99999
 # Tests run side by side: one thread each.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test test-fast test-slow fuzz bench-plan bench-ram lint format clean setup-demo setup-dev
+.PHONY: help demo test test-fast test-slow fuzz bench-plan bench-ram bench-instructions lint format clean setup-demo setup-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make fuzz       3,000 random networks, checked in every way there is"
 	@echo "make bench-plan RAM of networks that others publish figures for, beside theirs"
 	@echo "make bench-ram  predicted and linked RAM of 20 models on three boards, to the byte"
+	@echo "make bench-instructions  what kernels cost on the emulated cores, for the estimates of time"
 	@echo "make lint       ruff, mypy, import-linter, clang-format, templates"
 	@echo "make format     formats Python and C"
 	@echo "make clean      removes what was built; keeps .venv and runs/"
@@ -53,6 +54,9 @@ bench-plan: setup-dev
 
 bench-ram: setup-dev
 	@$(PYTHON) -m benchmarks.ram
+
+bench-instructions: setup-dev
+	@$(PYTHON) -m benchmarks.instructions_per_mac
 
 lint: setup-dev
 	@echo "lint: ruff check"; $(PYTHON) -m ruff check --quiet .

@@ -1,0 +1,103 @@
+"""Estimated instructions: work counted by brute force, costs from the measured table, nothing where it is silent."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from pmeta.codegen.boards import BOARDS
+from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.plan.program import Call
+from pmeta.codegen.plan.strategy import STRATEGIES
+from pmeta.codegen.report import instructions
+from pmeta.codegen.report.instructions import StepEstimate, estimate_prediction, estimate_step, measured_costs
+from pmeta.codegen.report.work import call_work, kernel_name
+from tests.models import random_4conv
+from tests.networks import random_network
+from tests.unit.test_appendix_a import tiny_model
+
+pytestmark = pytest.mark.unit
+
+M4F = "Cortex-M4F"
+
+
+def calls_of(plan: Plan, kernel: str) -> list[Call]:
+    return [call for program in (*plan.adapt, plan.predict) for call in program.calls if kernel_name(call) == kernel]
+
+
+def test_every_emulated_core_was_measured() -> None:
+    assert {board.core for board in BOARDS.values() if board.emulated} <= measured_costs().keys()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_kernel_of_any_network_has_work_and_costs(seed: int) -> None:
+    model = random_network(seed)
+    plan = make_plan(model, [STRATEGIES[seed % len(STRATEGIES)]])
+    for core, costs in measured_costs().items():
+        for call in (call for program in (*plan.adapt, plan.predict) for call in program.calls):
+            work = call_work(call, 0)
+            assert work is not None and costs[kernel_name(call)].keys() == work.keys(), call.function
+            assert all(amount >= 0 for amount in work.values())
+        assert estimate_step(plan, 1, core) is not None and estimate_prediction(plan, core) is not None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_macs_of_a_convolution_are_the_taps_inside(seed: int) -> None:
+    """Against a loop over every tap of every output."""
+    found = 0
+    for chain in itertools.count(100 * seed):
+        model = random_network(chain)
+        for call in calls_of(make_plan(model, STRATEGIES[:1]), "pmeta_conv_forward"):
+            work, s = call_work(call, 0), call.arguments[0].value.fields  # type: ignore[union-attr]
+            inside = sum(
+                0 <= oh * s["stride_h"] + i * s["dilation_h"] - s["pad_top"] < s["in_h"]
+                and 0 <= ow * s["stride_w"] + j * s["dilation_w"] - s["pad_left"] < s["in_w"]
+                for oh in range(int(s["out_h"]))
+                for ow in range(int(s["out_w"]))
+                for i in range(int(s["kernel_h"]))
+                for j in range(int(s["kernel_w"]))
+            )
+            assert work is not None
+            assert work["mac"] == inside * s["filters"] * s["channels"] / s["groups"]
+            found += 1
+        if found > 2:
+            return
+
+
+def test_slices_and_attention_count() -> None:
+    """Slices run the same MACs as the whole; of 16 channels, ρ = 0.3 keeps 11, in either direction."""
+    model = random_4conv(0, width=16, steps=1)
+    macs = []
+    for strategy in (STRATEGIES[0], STRATEGIES[-1]):
+        calls = calls_of(make_plan(model, [strategy]), "pmeta_conv_forward")
+        calls = [call for call in calls if call.layer == "conv3"][:1]
+        macs.append(sum((call.loop.slices if call.loop else 1) * call_work(call, 300)["mac"] for call in calls))  # type: ignore[index]
+    assert macs[0] == macs[1] == 19 * 19 * 16 * 16  # 7×7 outputs, three taps an axis, two of which miss one
+    call = next(c for c in calls_of(make_plan(model), "pmeta_conv_weight_gradient") if c.layer == "conv3")
+    slices = call.loop.slices if call.loop else 1
+    assert slices * call_work(call, 300)["mac"] == pytest.approx(19 * 19 * 11 * 11)  # type: ignore[index]
+
+
+def test_an_estimate_is_the_sum_of_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every call costs 1, a byte of the checksum 10, an updated element 100."""
+    plan = make_plan(tiny_model([[0.0], [0.1]]))
+    costs = {kernel: dict.fromkeys(cost, 0.0) | {"call": 1.0} for kernel, cost in measured_costs()[M4F].items()}
+    costs["pmeta_crc32"] = {"byte": 10.0, "call": 0.0}
+    costs["pmeta_update"] = {"element": 100.0, "call": 0.0}
+    costs["pmeta_clear"] = {"element": 0.0, "call": 0.0}
+    monkeypatch.setattr(instructions, "measured_costs", lambda: {M4F: costs})
+    calls = sum(call.loop.slices if call.loop else 1 for call in plan.program(1).calls)
+    estimate = StepEstimate(sample=calls + 10.0 * (2 * 4 * 4 * 4 + 4), end=100.0 * (2 * 3 + 2))
+    assert estimate_step(plan, 1, M4F) == estimate
+    assert estimate.of(5) == 5 * estimate.sample + estimate.end
+
+
+def test_nothing_is_estimated_where_nothing_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(tiny_model([[0.1], [0.1]]))
+    assert estimate_step(plan, 1, "host") is None and estimate_prediction(plan, "host") is None
+    costs = {kernel: cost for kernel, cost in measured_costs()[M4F].items() if kernel != "pmeta_gemm_forward"}
+    monkeypatch.setattr(instructions, "measured_costs", lambda: {M4F: costs})
+    assert estimate_step(plan, 1, M4F) is None and estimate_prediction(plan, M4F) is None
+    assert call_work(dataclasses.replace(plan.predict.calls[0], function="pmeta_unknown"), 0) is None
