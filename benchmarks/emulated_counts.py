@@ -31,10 +31,11 @@ COMPILER = "arm-none-eabi-gcc"
 EMULATOR = "qemu-system-arm"
 COUNTING = Path(__file__).parent / "counting"
 TITLE = Title("benchmark", "pmeta-gen", "0" * 64, "00" * 16)
+END = 0xFFFFFFFF  # sent after the last count
 PER_STEP = ("pmeta_clear", "pmeta_update")  # called by pmeta_model.c, once per tensor that learns in a step
 Sample = npt.NDArray[np.generic]  # as it travels
 COUNTED_SOURCES = ("pmeta_model.c", "pmeta_plan.c")  # they contain the calls
-VALUES = frozenset({"pmeta_softmax_cross_entropy"})  # kernels that return a float
+VALUES = frozenset({"pmeta_mean_squared_error", "pmeta_softmax_cross_entropy"})  # kernels that return a float
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _program_work(plan: Plan, program: Program) -> Iterator[tuple[str, Work]]:
 
 
 def _work(plan: Plan, call: Call) -> Work:
-    work = call_work(call, plan.model.adaptation.rho_bw)
+    work = call_work(call, plan.model.adaptation)
     if work is None:
         raise AssertionError(f"{call.function} has no work: add it to pmeta.codegen.report.work")
     return work
@@ -120,7 +121,7 @@ def _run(
     program = _build(board, folder, functions is not None)
     command = [EMULATOR, "-machine", board.qemu_machine, "-icount", timer.icount, "-display", "none"]
     command += ["-monitor", "none", "-serial", "stdio", "-kernel", str(program)]
-    size = 4 * (count + 1)
+    size = 4 * (count + 2)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
@@ -129,7 +130,9 @@ def _run(
             process.kill()
     if len(sent) < size:
         raise BuildError(f"only {len(sent)} of {size} bytes came", board.name, "look at the firmware")
-    nothing, *ticks = struct.unpack(f"<{count + 1}I", sent)
+    nothing, *ticks, end = struct.unpack(f"<{count + 2}I", sent)
+    if end != END:
+        raise BuildError(f"did not count {count} times", board.name, "compare the calls with the plan")
     return [(tick - nothing) * timer.instructions_per_tick for tick in ticks]
 
 
@@ -143,13 +146,17 @@ def _write_sources(plan: Plan, sample: Sample, folder: Path, functions: Collecti
     if len(raw) != sample_bytes(plan):
         raise ValueError(f"a sample of {len(raw)} bytes, expected {sample_bytes(plan)}")
     declaration = f"static const uint8_t sample[{len(raw)}] __attribute__((aligned(4)))"
-    values = ",".join(map(str, raw))
-    (folder / "sample.h").write_text(f"#include <stdint.h>\n{declaration} = {{{values}}};\n", encoding="utf-8")
+    text = f"{declaration} = {{{','.join(map(str, raw))}}};\n"
+    if plan.model.adaptation.regression:
+        text += "static const float target[PMETA_WAYS];\n#define TARGET target\n"
+    else:
+        text += "#define TARGET 0u\n"
+    (folder / "sample.h").write_text(text, encoding="utf-8")
     if functions is not None:
-        counted = {*functions, *PER_STEP}
-        lines = [f'#include "{header}"' for header in ("count.h", *headers_of(counted))]
-        lines += ["#include <string.h>", *(_macro(function) for function in sorted(counted))]
-        (folder / "count_calls.h").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        for source, counted in (("pmeta_model.c", PER_STEP), ("pmeta_plan.c", functions)):
+            lines = [f'#include "{header}"' for header in ("count.h", *headers_of(counted))]
+            lines += ["#include <string.h>", *(_macro(function) for function in sorted(counted))]
+            (folder / f"count_{source}.h").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _macro(function: str) -> str:
@@ -169,8 +176,8 @@ def _build(board: Board, folder: Path, count_calls: bool) -> Path:
     compile_ += [f"-D{_TIMERS[board.name].define}", "-I.", f"-I{COUNTING}", f"-I{templates / 'link'}"]
     compile_ += [f"-I{part}" for part in parts]
     compile_ += ["-DCOUNT_CALLS"] if count_calls else []
-    with_counts = ["-include", "count_calls.h"] if count_calls else []
     for name in COUNTED_SOURCES:
+        with_counts = ["-include", f"count_{name}.h"] if count_calls else []
         subprocess.run([*compile_, *with_counts, "-c", name, "-o", f"{name}.o"], cwd=folder, check=True)
     others = [path for path in sorted(folder.glob("*.[cS]")) if path.name not in COUNTED_SOURCES]
     others += [COUNTING / "count.c", *(path for part in parts for path in sorted(part.glob("*.c")))]

@@ -11,6 +11,7 @@ networks measured: whole samples and ends of steps, against the estimate. Exit c
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import numpy as np
 import typer
@@ -36,6 +37,7 @@ from pmeta.codegen.networks import four_conv, mlp, resnet12
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.plan.strategy import STRATEGIES
 from pmeta.codegen.report.instructions import TABLE, estimate_prediction, estimate_step, measured_costs
+from pmeta.codegen.storage import MapType, Storage, StoredType
 from tests.models import random_samples
 from tests.networks import random_network
 
@@ -43,7 +45,7 @@ COMMAND = "python -m benchmarks.instructions_per_mac"
 SHIPPED = Path(__file__).parents[1] / "models" / "icons-4conv-5way.onnx"
 MEASURED_ON = (MPS2_AN386, MPS2_AN500)  # one board per core, with room for any network
 CHECKED_ON = (NETDUINOPLUS2, MPS2_AN500)
-RANDOM_NETWORKS = 24
+RANDOM_NETWORKS = 40
 WITHIN = 0.15
 
 
@@ -89,21 +91,28 @@ def measure(folder: Path) -> dict[str, dict[str, Cost]]:
 
 
 def models() -> Iterator[Model]:
-    """Networks that together use every kernel, in many shapes."""
+    """Networks that together use every kernel, in many shapes and with all types of storage."""
     rng = np.random.default_rng(0)
+    storages = itertools.cycle(Storage(kept, maps) for kept in get_args(StoredType) for maps in get_args(MapType))
     for size, width, groups in ((28, 32, 8), (20, 16, 4), (42, 8, 2), (84, 4, 1)):
         for uint8 in (True, False):
             channels = 1 if size == 28 else 3
-            yield learning(four_conv((channels, size, size), 5, width, groups, rng), uint8, attention=width > 8)
-    yield learning(resnet12((3, 24, 24), channels=(8, 16), rng=rng), uint8=True)
-    yield learning(mlp(rng=rng))
-    yield learning(mlp(64, (32,), 10, rng), attention=True)
+            graph = four_conv((channels, size, size), 5, width, groups, rng)
+            yield learning(graph, Storage(), uint8, attention=width > 8)
+            yield learning(graph, next(storages), uint8, attention=width > 8)
+    yield learning(resnet12((3, 24, 24), channels=(8, 16), rng=rng), Storage(), uint8=True)
+    yield learning(mlp(rng=rng), Storage())
+    for outputs in (1, 3, 10):
+        numbers = learning(mlp(8, (16,), outputs, rng), Storage())
+        yield replace(numbers, adaptation=replace(numbers.adaptation, loss="mean_squared_error"))
+    for storage, inputs in zip(storages, (16, 24, 32, 48, 64, 96), strict=False):
+        yield learning(mlp(inputs, (32, inputs), 10, rng), storage, attention=True)
     for seed in range(RANDOM_NETWORKS):
         model = random_network(seed)
         yield replace(model, adaptation=replace(model.adaptation, attention={}))
 
 
-def learning(graph: Graph, uint8: bool = False, attention: bool = False) -> Model:
+def learning(graph: Graph, storage: Storage, uint8: bool = False, attention: bool = False) -> Model:
     """Everything learns, in two steps. Attention scores all channels alike, so that it keeps as many as it ever can."""
     layers, channels = graph.layers, graph.input_shape[0]
     sizes = {layer.name: layer.attention_channels(graph.shapes[layer.input]) for layer in layers[:-1]}
@@ -119,6 +128,7 @@ def learning(graph: Graph, uint8: bool = False, attention: bool = False) -> Mode
         rho_bw=300,
         encoding=encoding if uint8 else InputEncoding("float32"),
         attention=modules if attention else {},
+        storage=storage,
     )
     return Model(graph, adaptation)
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Adapts to one sample in every step and predicts it once, and sends how many instructions that took: in all, or where
- * count_calls.h is included before the library's sources, of every kernel call. Two counts come first: of nothing,
- * which is what counting itself takes, and of the checksum of a sample.
+ * Adapts to one sample in every step and predicts it once, and sends how many instructions that took: in all, or with
+ * COUNT_CALLS, where macros wrap them in the library's sources, of every kernel call. Two counts come first: of
+ * nothing, which is what counting itself takes, and of the checksum of a sample.
  *
  * QEMU runs with -icount, so timers advance with instructions: TIM2 of an STM32 by one per instruction (shift=0), the
  * 25 MHz timer of an MPS2 by 64/40 (shift=6).
@@ -59,11 +59,15 @@ void count_start(void)
     started = timer_now();
 }
 
+static void send(uint32_t word)
+{
+    const uint8_t bytes[4] = {(uint8_t)word, (uint8_t)(word >> 8), (uint8_t)(word >> 16), (uint8_t)(word >> 24)};
+    board_send(bytes, sizeof bytes);
+}
+
 void count_stop(void)
 {
-    const uint32_t ticks = ELAPSED(timer_now());
-    const uint8_t bytes[4] = {(uint8_t)ticks, (uint8_t)(ticks >> 8), (uint8_t)(ticks >> 16), (uint8_t)(ticks >> 24)};
-    board_send(bytes, sizeof bytes);
+    send(ELAPSED(timer_now()));
 }
 
 float count_stop_float(float value)
@@ -96,7 +100,7 @@ int main(void)
     count_stop();
     pmeta_reset();
     for (uint32_t step = 1; step <= PMETA_STEPS; step++) {
-        WHOLE(pmeta_adapt_sample(sample, 0u, logits, &loss));
+        WHOLE(pmeta_adapt_sample(sample, TARGET, logits, &loss));
         WHOLE(pmeta_end_step(1u));
     }
 #if defined(COUNT_CALLS)
@@ -106,6 +110,7 @@ int main(void)
     pmeta_predict(sample, logits);
     count_stop();
 #endif
+    send(0xFFFFFFFFu); /* no count: the end */
     for (;;) {
     }
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from pmeta.codegen.appendix_a import AppendixA, appendix_a, critical_channels
+from pmeta.codegen.appendix_a import critical_channels
 from pmeta.codegen.boards import Board
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.manifest import Manifest
@@ -28,8 +28,6 @@ class StepFigures:
     learning: tuple[tuple[str, float], ...]  # layers that learn, with α
     peak_bytes: int  # most bytes of the arena that hold data at once
     macs: int  # most that the calls execute
-    bound: AppendixA  # with the most channels that can be kept
-    dense: AppendixA  # with μ = 1
 
 
 @dataclass(frozen=True)
@@ -124,8 +122,6 @@ def step_figures(plan: Plan, all_scenes: tuple[Scene, ...], step: int) -> StepFi
         learning=tuple(learning.items()),
         peak_bytes=scene_of_step(all_scenes, step).peak_bytes,
         macs=program_macs(plan, plan.program(step)),
-        bound=appendix_a(plan.model, step, "bound"),
-        dense=appendix_a(plan.model, step, "all"),
     )
 
 

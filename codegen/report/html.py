@@ -12,6 +12,7 @@ from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.plan.program import Role
 from pmeta.codegen.project.templates import render
+from pmeta.codegen.report.accounts import ALL_CHANNELS, REAL, Account, StepAccounts, accounts_by_step
 from pmeta.codegen.report.figures import (
     BoardFigures,
     LayerFigures,
@@ -22,6 +23,7 @@ from pmeta.codegen.report.figures import (
     layer_figures,
     step_figures,
 )
+from pmeta.codegen.report.instructions import BoardEstimate, board_estimate
 from pmeta.codegen.report.occupancy import Occupant, Scene, scenes
 from pmeta.codegen.report.picture import draw, lifetime_text
 from pmeta.codegen.report.text import (
@@ -32,6 +34,7 @@ from pmeta.codegen.report.text import (
     shape_text,
     short_bytes,
     steps_text,
+    time_text,
 )
 
 ROLES = (
@@ -50,6 +53,8 @@ def report_html(plan: Plan, manifest: Manifest, boards: Sequence[Board]) -> str:
     all_scenes = scenes(plan)
     steps = [step_figures(plan, all_scenes, k) for k in range(1, manifest.steps + 1)]
     on_boards = [board_figures(manifest, board) for board in boards]
+    accounts = tuple(accounts_by_step(plan, all_scenes))
+    estimates = [found for board in boards if (found := board_estimate(plan, board)) is not None]
     limits = [(b.board.name, plan.arena_bytes + b.limit - b.total) for b in on_boards if b.limit is not None]
     return render(
         "project/report.html.j2",
@@ -60,7 +65,10 @@ def report_html(plan: Plan, manifest: Manifest, boards: Sequence[Board]) -> str:
         boards=[_board(figures) for figures in on_boards],
         roles=[{"name": role.value, "meaning": meaning} for role, meaning in ROLES],
         pictures=[_picture(plan, scene, limits) for scene in all_scenes],
-        steps=_step_rows(steps),
+        steps=_step_rows(steps, accounts),
+        accounts=_account_rows(accounts),
+        clocks=[f"{e.board.name}, {e.board.clock_hz / 1e6:g} MHz" for e in estimates],
+        times=_time_rows(plan, estimates),
         layers=[_layer_row(layer) for layer in layer_figures(plan)],
         flash=_flash_rows(plan),
     )
@@ -169,24 +177,63 @@ def _position(plan: Plan) -> Any:
     return [layer.name for layer in plan.graph.layers].index
 
 
-def _step_rows(steps: Sequence[StepFigures]) -> list[dict[str, Any]]:
-    """The real figures beside Appendix A's, memory and computation each on one common scale."""
-    memory = max(max(s.peak_bytes, s.dense.memory_bytes) for s in steps)
-    macs = max(max(s.macs, s.dense.macs) for s in steps)
+def _step_rows(steps: Sequence[StepFigures], accounts: Sequence[StepAccounts]) -> list[dict[str, Any]]:
+    """The accounts' totals, memory and computation each on one common scale."""
+    of_step = {step: group.accounts for group in accounts for step in group.steps}
+    shown = {step: [a for a in found if a.name != ALL_CHANNELS] for step, found in of_step.items()}
+    memory = max(account.memory for found in shown.values() for account in found)
+    macs = max(account.macs.total for found in shown.values() for account in found)
     return [
         {
             "step": s.step,
             "learning": [{"layer": display_name(name), "alpha": f"{alpha:.4g}"} for name, alpha in s.learning],
-            "peak": _bar(s.peak_bytes, memory, "real"),
-            "bound": _bar(s.bound.memory_bytes, memory, "paper"),
-            "dense": _bar(s.dense.memory_bytes, memory, "paper"),
-            "stored": f"{s.bound.stored_input_bytes:,}",
-            "macs": _bar(s.macs, macs, "real"),
-            "bound_macs": _bar(s.bound.macs, macs, "paper"),
-            "dense_macs": _bar(s.dense.macs, macs, "paper"),
+            "memory": [_bar(account.memory, memory, _kind(account)) for account in shown[s.step]],
+            "macs": [_bar(account.macs.total, macs, _kind(account)) for account in shown[s.step]],
         }
         for s in steps
     ]
+
+
+def _account_rows(accounts: Sequence[StepAccounts]) -> list[dict[str, Any]]:
+    """Every term of every account, per step."""
+    return [
+        {
+            "title": steps_text(group.steps).capitalize(),
+            "learning": ", ".join(map(display_name, group.learning)) or "nothing",
+            "memory": [(account.name, _memory_terms(account)) for account in group.accounts],
+            "macs": [(account.name, _mac_terms(account)) for account in group.accounts],
+        }
+        for group in accounts
+    ]
+
+
+def _memory_terms(account: Account) -> list[str]:
+    """The terms of Eq. 16, updated weights, and their sum."""
+    weights = "" if account.updated_weights is None else f"{account.updated_weights:,}"
+    terms = (account.maps, account.accumulators, account.stored, account.bits)
+    return [*(f"{term:,}" for term in terms), weights, f"{account.memory:,}"]
+
+
+def _mac_terms(account: Account) -> list[str]:
+    """The terms of Eq. 18, attention, and their sum."""
+    macs = account.macs
+    terms = (macs.forward, macs.weight_gradients, macs.input_gradients, macs.attention, macs.total)
+    return [f"{term:,}" for term in terms]
+
+
+def _kind(account: Account) -> str:
+    return "real" if account.name == REAL else "paper"
+
+
+def _time_rows(plan: Plan, estimates: Sequence[BoardEstimate]) -> list[dict[str, Any]]:
+    """Estimated instructions and seconds per sample: steps with the same program in one row, then prediction."""
+    rows = []
+    for program in plan.adapt:
+        steps = plan.steps_of(program)
+        cells = [time_text(estimate, estimate.steps[steps[0] - 1].sample) for estimate in estimates]
+        rows.append({"title": steps_text(steps).capitalize(), "cells": cells})
+    cells = [time_text(estimate, estimate.prediction) for estimate in estimates]
+    return [*rows, {"title": "Prediction", "cells": cells}]
 
 
 def _bar(value: int, whole: int, kind: str) -> dict[str, str]:

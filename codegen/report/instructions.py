@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from pmeta.codegen.boards import Board
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.plan.program import Program
 from pmeta.codegen.project.c_source import sample_bytes
@@ -21,7 +22,7 @@ from pmeta.codegen.report.work import call_work, kernel_name
 
 TABLE = Path(__file__).with_name("instructions.json")
 CYCLES_PER_INSTRUCTION = 1  # assumed
-LABEL_BYTES = 4  # in the checksum of a sample
+WORD_BYTES = 4
 
 Costs = Mapping[str, Mapping[str, float]]  # kernel -> unit of work -> instructions
 
@@ -36,6 +37,27 @@ class StepEstimate:
     def of(self, samples: int) -> float:
         """The whole step."""
         return samples * self.sample + self.end
+
+
+@dataclass(frozen=True)
+class BoardEstimate:
+    """What runs on one board, in instructions."""
+
+    board: Board
+    steps: tuple[StepEstimate, ...]  # k = 1..K
+    prediction: float  # of one query sample, after the last step
+
+    def seconds(self, instructions: float) -> float:
+        """One instruction per cycle: an assumption."""
+        return CYCLES_PER_INSTRUCTION * instructions / self.board.clock_hz
+
+
+def board_estimate(plan: Plan, board: Board) -> BoardEstimate | None:
+    """All steps; None for a board whose core was not measured, or for a plan with kernels that were not."""
+    steps = tuple(estimate_step(plan, step, board.core) for step in range(1, len(plan.program_of_step) + 1))
+    prediction = estimate_prediction(plan, board.core)
+    found = tuple(step for step in steps if step is not None)
+    return BoardEstimate(board, found, prediction) if prediction is not None and len(found) == len(steps) else None
 
 
 @cache
@@ -56,8 +78,9 @@ def estimate_step(plan: Plan, step: int, core: str) -> StepEstimate | None:
     calls = None if costs is None else _program(plan, plan.program(step), costs)
     if costs is None or calls is None:
         return None
-    checksum = _cost(costs["pmeta_crc32"], {"byte": sample_bytes(plan) + LABEL_BYTES, "call": 2})
-    updated = [weight.weight.bytes // 4 for weight in plan.learned if step in weight.steps]
+    targets = plan.model.adaptation.ways if plan.model.adaptation.regression else 1  # numbers, or a label
+    checksum = _cost(costs["pmeta_crc32"], {"byte": sample_bytes(plan) + WORD_BYTES * targets, "call": 1 + targets})
+    updated = [weight.weight.bytes // WORD_BYTES for weight in plan.learned if step in weight.steps]
     per_tensor = ({"element": count, "call": 1} for count in updated)
     end = sum(_cost(costs[name], work) for work in per_tensor for name in ("pmeta_clear", "pmeta_update"))
     return StepEstimate(calls + checksum, end)
@@ -73,7 +96,7 @@ def _program(plan: Plan, program: Program, costs: Costs) -> float | None:
     """Instructions of all calls of a program."""
     total = 0.0
     for call in program.calls:
-        work = call_work(call, plan.model.adaptation.rho_bw)
+        work = call_work(call, plan.model.adaptation)
         cost = costs.get(kernel_name(call))
         if work is None or cost is None:
             return None

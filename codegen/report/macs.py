@@ -113,11 +113,44 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     "*loss = pmeta_mean_squared_error": _nothing,
 }
 
+_ATTENTION = {"pmeta_channel_means", "pmeta_attention", "pmeta_kept_channels", "pmeta_keep_rows", "pmeta_keep_elements"}
+
+
+@dataclass(frozen=True)
+class MacsByPass:
+    """MACs for one sample: the three terms of Eq. 18, and meta attention, which it neglects."""
+
+    forward: int  # also of what the backward pass computes again
+    weight_gradients: int
+    input_gradients: int
+    attention: int
+
+    @property
+    def total(self) -> int:
+        return self.forward + self.weight_gradients + self.input_gradients + self.attention
+
 
 def program_macs(plan: Plan, program: Program) -> int:
     """Most multiply-accumulates that a program executes for one sample."""
+    return macs_by_pass(plan, program).total
+
+
+def macs_by_pass(plan: Plan, program: Program) -> MacsByPass:
+    """Most multiply-accumulates that a program executes for one sample, by what they are for."""
     nodes = {node.name: node for node in plan.graph.nodes}
-    return sum(_call_macs(plan, nodes[call.layer], call) for call in program.calls)
+    macs = {"forward": 0, "weight_gradients": 0, "input_gradients": 0, "attention": 0}
+    for call in program.calls:
+        macs[_pass(call)] += _call_macs(plan, nodes[call.layer], call)
+    return MacsByPass(**macs)
+
+
+def _pass(call: Call) -> str:
+    """The field of MacsByPass that a call belongs to."""
+    if call.function in _ATTENTION:
+        return "attention"
+    if call.function.endswith("_input_gradient") or (call.phase == "backward" and call.function == "pmeta_add"):
+        return "input_gradients"
+    return "weight_gradients" if call.function.endswith("_gradient") else "forward"
 
 
 def _call_macs(plan: Plan, node: Node, call: Call) -> int:

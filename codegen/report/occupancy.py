@@ -95,10 +95,17 @@ def _scene(plan: Plan, program: Program, steps: tuple[int, ...], lasting: tuple[
     for buffer in program.buffers:
         first, last = program.lifetimes[buffer]
         offset = plan.offset(program.name, buffer.name)
-        occupants.append(Occupant(buffer.name, buffer.role, buffer, offset, first, last, False))
+        role = _role(program, buffer, first, last)
+        occupants.append(Occupant(buffer.name, role, buffer, offset, first, last, False))
     for item in lasting:
         occupants.append(Occupant(item.name, item.role, item.buffer, plan.offset("", item.buffer.name), 0, end, True))
     return Scene(program, steps, tuple(sorted(occupants, key=lambda o: (-o.bytes, o.offset, o.first, o.name))))
+
+
+def _role(program: Program, buffer: Buffer, first: int, last: int) -> Role:
+    """A map that holds data from the forward until the backward pass is kept, whether or not it was made for that."""
+    kept = program.calls[first].phase == "forward" and program.calls[last].phase == "backward"
+    return Role.STORE if kept and buffer.role is Role.MAP else buffer.role
 
 
 def _lasting(plan: Plan, phase: int) -> tuple[_Lasting, ...]:

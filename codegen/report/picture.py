@@ -1,32 +1,35 @@
 """The picture of a scene: calls from left to right, arena offsets from bottom to top, one rectangle per buffer.
 
 Only geometry and words are decided here, in pixels of an SVG; the template draws them, its style sheet colours them.
-Where many small buffers crowd at the bottom of a large arena, a second panel shows that part enlarged.
+Brackets above the plot mark calls that run slice by slice. Where many small buffers crowd in a small part of a large
+arena, a second panel shows that part enlarged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from pmeta.codegen.report.occupancy import Occupant, Scene, runs
-from pmeta.codegen.report.text import bytes_text, display_name, shape_text, short_bytes
+from pmeta.codegen.report.text import bytes_text, display_name, offset_text, shape_text
 
 WIDTH = 1120
 LEFT, RIGHT = 66, 14
 PLOT_WIDTH = WIDTH - LEFT - RIGHT
 PHASE_HEIGHT = 20
-PLOT_TOP, PLOT_HEIGHT = 44, 360
+LOOP_TOP, LOOP_HEIGHT = 37, 5  # brackets over the calls of loops; their labels are above
+PLOT_TOP, PLOT_HEIGHT = 64, 360
 ENLARGED_HEIGHT, LIVE_HEIGHT = 240, 58
-NAMES_HEIGHT = 62  # node names, below the plot
+NAMES_HEIGHT = (62, 136)  # node names, below the plot: room for short ones, and the most there is
 GAP = 30  # above a panel, with its title
 CHARACTER = 6.3  # width of a letter in a label
 LINE = 13.0  # height of a line in a label
 LIMIT_IN_SIGHT = 1.6  # a board's limit is drawn to scale up to so many times the arena
 MOST_TICKS = 9
 CROWDED = 12  # pixels; a lower buffer has no room for its name
-CROWD_SHARE = 0.8  # of the crowded buffers that the enlarged part shows
-ENLARGE_BELOW = 1 / 3  # of the arena; a larger part would not gain enough
+CROWD_SHARE = 0.8  # of the crowded buffers that the enlarged part shows, at least
+ENLARGE_BELOW = 1 / 3  # of the arena; enlarging a larger part would not gain enough
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,15 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Bracket:
+    """A bracket over the calls of a loop."""
+
+    path: str
+    title: str
+    label: Text | None
+
+
+@dataclass(frozen=True)
 class Rule:
     """A horizontal line across a panel with a label."""
 
@@ -64,7 +76,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Panel:
-    """The arena, or the lower part of it, over the calls."""
+    """The arena, or a part of it, over the calls."""
 
     columns: tuple[Box, ...]  # one per run of calls of a node
     ticks: tuple[Rule, ...]
@@ -80,6 +92,7 @@ class Picture:
 
     height: int
     phases: tuple[Box, ...]
+    loops: tuple[Bracket, ...]
     panels: tuple[Panel, ...]
     live_title: Text
     live_path: str
@@ -91,12 +104,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Calls and bytes to pixels; what lies above `top_bytes` is cut off."""
+    """Calls and bytes to pixels; what lies outside of `bottom_bytes` to `top_bytes` is cut off."""
 
     calls: int
     top_bytes: int
     top: int  # pixels
     height: int
+    bottom_bytes: int = 0
 
     @property
     def bottom(self) -> int:
@@ -106,7 +120,8 @@ class _Scale:
         return LEFT + PLOT_WIDTH * call / self.calls
 
     def y(self, offset: float) -> float:
-        return self.bottom - self.height * min(offset, self.top_bytes) / self.top_bytes
+        inside = min(max(offset, self.bottom_bytes), self.top_bytes) - self.bottom_bytes
+        return self.bottom - self.height * inside / (self.top_bytes - self.bottom_bytes)
 
 
 def draw(scene: Scene, arena_bytes: int, limits: Sequence[tuple[str, int]]) -> Picture:
@@ -118,17 +133,20 @@ def draw(scene: Scene, arena_bytes: int, limits: Sequence[tuple[str, int]]) -> P
     lines = [_line(scale, arena_bytes, f"arena {bytes_text(arena_bytes)}", "arena")]
     lines += [_line(scale, limit, f"{name}: room for {bytes_text(limit)}", "limit") for name, limit in near]
     panels = [_panel(scene, scale, tuple(lines))]
-    bottom = scale.bottom + NAMES_HEIGHT
-    part = _crowded_part(scene, scale, arena_bytes)
-    if part:
-        enlarged = _Scale(scale.calls, part, bottom + GAP, ENLARGED_HEIGHT)
-        title = Text(LEFT, bottom + GAP - 7, f"the lowest {short_bytes(part)} enlarged", "start")
+    bottom = scale.bottom + _names_height(scene)
+    crowd = _crowd(scene, scale, arena_bytes)
+    if crowd:
+        enlarged = _Scale(scale.calls, crowd[1], bottom + GAP, ENLARGED_HEIGHT, crowd[0])
+        low, high = map(offset_text, crowd)
+        where = f"{low} to {high}" if crowd[0] else f"the lowest {high}"
+        title = Text(LEFT, bottom + GAP - 7, f"{where} enlarged", "start")
         panels.append(_panel(scene, enlarged, (), title))
         bottom = enlarged.bottom
     live = _Scale(scale.calls, top_bytes, bottom + GAP, LIVE_HEIGHT)
     return Picture(
         height=live.bottom + 8,
         phases=_phases(scene, scale),
+        loops=tuple(_loops(scene, scale)),
         panels=tuple(panels),
         live_title=Text(LEFT, live.top - 7, "bytes that hold data, call by call", "start"),
         live_path=_live_path(scene, live),
@@ -139,7 +157,7 @@ def draw(scene: Scene, arena_bytes: int, limits: Sequence[tuple[str, int]]) -> P
 
 
 def _panel(scene: Scene, scale: _Scale, lines: tuple[Rule, ...], title: Text | None = None) -> Panel:
-    visible = (occupant for occupant in scene.occupants if occupant.offset < scale.top_bytes)
+    visible = (o for o in scene.occupants if o.offset < scale.top_bytes and o.offset + o.bytes > scale.bottom_bytes)
     return Panel(
         columns=_columns(scene, scale, named=title is None),
         ticks=tuple(_tick(scale, size) for size in _tick_sizes(scale)),
@@ -150,27 +168,36 @@ def _panel(scene: Scene, scale: _Scale, lines: tuple[Rule, ...], title: Text | N
     )
 
 
-def _crowded_part(scene: Scene, scale: _Scale, arena_bytes: int) -> int | None:
-    """Bytes from the bottom of the arena that hold most of the buffers too low for a name; None if not worth it."""
+def _crowd(scene: Scene, scale: _Scale, arena_bytes: int) -> tuple[int, int] | None:
+    """(lowest, highest) offset of the narrowest part of the arena with most of the buffers that are too low for a name.
+
+    None where enlarging it would not help.
+    """
     small = CROWDED * scale.top_bytes / scale.height
-    tops = sorted(o.offset + o.bytes for o in scene.occupants if o.bytes < small and not o.outlives_sample)
-    if not tops:
+    too_low = (occupant for occupant in scene.occupants if occupant.bytes < small and not occupant.outlives_sample)
+    crowded = sorted((occupant.offset, occupant.offset + occupant.bytes) for occupant in too_low)
+    if not crowded:
         return None
-    part = round(1.04 * tops[int(CROWD_SHARE * (len(tops) - 1))])
-    return part if part <= ENLARGE_BELOW * arena_bytes else None
+    count = max(1, int(CROWD_SHARE * len(crowded)))
+    parts = (crowded[n : n + count] for n in range(len(crowded) - count + 1))
+    low, high = min(((part[0][0], max(top for _, top in part)) for part in parts), key=lambda part: part[1] - part[0])
+    low = 0 if 3 * low < high else low
+    margin = round(0.04 * (high - low))
+    low, high = max(0, low - margin), high + margin
+    return (low, high) if high - low <= ENLARGE_BELOW * arena_bytes else None
 
 
 def _tick_sizes(scale: _Scale) -> list[int]:
-    """Round sizes: multiples of a power of two."""
+    """Round offsets: multiples of a power of two."""
     step = 1
-    while scale.top_bytes / step > MOST_TICKS:
+    while (scale.top_bytes - scale.bottom_bytes) / step > MOST_TICKS:
         step *= 2
-    return list(range(0, scale.top_bytes + 1, step))
+    return list(range(-(-scale.bottom_bytes // step) * step, scale.top_bytes + 1, step))
 
 
 def _tick(scale: _Scale, size: int) -> Rule:
     y = scale.y(size)
-    return Rule(_px(y), Text(LEFT - 6, _px(y + 4), short_bytes(size), "end"), "tick")
+    return Rule(_px(y), Text(LEFT - 6, _px(y + 4), offset_text(size), "end"), "tick")
 
 
 def _line(scale: _Scale, size: int, label: str, css: str) -> Rule:
@@ -188,11 +215,34 @@ def _phases(scene: Scene, scale: _Scale) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
+def _loops(scene: Scene, scale: _Scale) -> Iterator[Bracket]:
+    """What runs slice by slice: the calls below a bracket, all of them for one slice, then for the next."""
+    first = 0
+    for loop, group in groupby(scene.calls, key=lambda call: call.loop):
+        calls = list(group)
+        if loop is not None:
+            x, end = scale.x(first) + 2, scale.x(first + len(calls)) - 2
+            nodes = ", ".join(dict.fromkeys(display_name(call.layer) for call in calls))
+            title = f"{nodes}: these {len(calls)} calls run {loop.slices} times, for one slice of the channels each"
+            texts = (f"slice by slice, {loop.slices} times", f"{loop.slices} slices", f"×{loop.slices}")
+            fitting = next((text for text in texts if CHARACTER * len(text) <= end - x), None)
+            label = Text(_px((x + end) / 2), LOOP_TOP - 4, fitting) if fitting else None
+            path = f"M{_px(x)} {LOOP_TOP + LOOP_HEIGHT}V{LOOP_TOP}H{_px(end)}V{LOOP_TOP + LOOP_HEIGHT}"
+            yield Bracket(path, title, label)
+        first += len(calls)
+
+
+def _names_height(scene: Scene) -> int:
+    """Room for the longest name of a node, as far as there is."""
+    longest = max(len(display_name(node)) for node, _, _, _ in runs(scene))
+    return round(min(max(CHARACTER * (longest + 1), NAMES_HEIGHT[0]), NAMES_HEIGHT[1]))
+
+
 def _columns(scene: Scene, scale: _Scale, named: bool) -> tuple[Box, ...]:
     boxes = []
     for number, (node, phase, first, count) in enumerate(runs(scene)):
         x, width = scale.x(first), scale.x(first + count) - scale.x(first)
-        name = "loss" if phase == "loss" else display_name(node, longest=int(NAMES_HEIGHT / CHARACTER))
+        name = "loss" if phase == "loss" else display_name(node, longest=int(NAMES_HEIGHT[1] / CHARACTER) - 1)
         label = Text(_px(x + width / 2 + 4), scale.bottom + 6, name, "end", turned=True)
         functions = ", ".join(call.function.removeprefix("*loss = ") for call in scene.calls[first : first + count])
         title = f"{display_name(node)}, {phase}: {functions}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
+from pmeta.codegen.report.instructions import BoardEstimate
+
 LONGEST_NAME = 48
 
 
@@ -32,6 +34,14 @@ def short_bytes(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def offset_text(offset: int) -> str:
+    """1.75 KiB; to a hundredth, where `short_bytes` would round."""
+    for unit, size in (("MiB", 1024**2), ("KiB", 1024)):
+        if offset >= size:
+            return f"{offset / size:.2f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{offset} B"
+
+
 def macs_text(count: int) -> str:
     """1.23 M."""
     for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
@@ -52,3 +62,10 @@ def steps_text(steps: Sequence[int]) -> str:
     if list(steps) == list(range(steps[0], steps[-1] + 1)) and len(steps) > 2:
         return f"steps {steps[0]}–{steps[-1]}"
     return "steps " + ", ".join(map(str, steps))
+
+
+def time_text(estimate: BoardEstimate, instructions: float) -> str:
+    """35.3 M instructions, 2.2 s."""
+    seconds = estimate.seconds(instructions)
+    shown = f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+    return f"{macs_text(round(instructions))} instructions, {shown}"

@@ -7,22 +7,20 @@ keep are counted. `pmeta.codegen.report.instructions` multiplies these numbers w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
 
+from pmeta.codegen.adaptation import Adaptation
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
 from pmeta.codegen.plan.program import Buffer, Call, Constant, whole
 
 Work = Mapping[str, float]  # by unit
 
 
-def call_work(call: Call, rho_bw: int) -> Work | None:
-    """Work of one execution (of one slice, in a loop), `call` being 1; None for a kernel that has no entry here.
-
-    rho_bw: clip ratio of backward attention, in thousandths.
-    """
+def call_work(call: Call, adaptation: Adaptation) -> Work | None:
+    """Work of one execution (of one slice, in a loop), `call` being 1; None for a kernel that has no entry here."""
     count = _WORK.get(kernel_name(call))
-    return {**count(_Arguments(call, rho_bw)), "call": 1} if count else None
+    return {**count(_Arguments(call, adaptation)), "call": 1} if count else None
 
 
 def kernel_name(call: Call) -> str:
@@ -30,11 +28,15 @@ def kernel_name(call: Call) -> str:
     return call.function.rpartition(" ")[2]
 
 
+_ROW_TYPES = ("PMETA_FLOAT32", "PMETA_FLOAT16", "PMETA_INT8")
+
+
 class _Arguments:
     """What the arguments of a call say about its size."""
 
-    def __init__(self, call: Call, rho_bw: int) -> None:
-        self._call, self._rho_bw = call, rho_bw
+    def __init__(self, call: Call, adaptation: Adaptation) -> None:
+        self._call = call
+        self._rho = {"fw": adaptation.rho_fw, "bw": adaptation.rho_bw}
 
     @property
     def shape(self) -> Mapping[str, int]:
@@ -53,31 +55,31 @@ class _Arguments:
     @property
     def kept(self) -> int | None:
         """Most input channels that forward attention keeps; None where it keeps all."""
-        kept = self._named("_kept")
+        kept = next((buffer for buffer in self._buffers if buffer.ctype == "uint16_t"), None)
         return None if kept is None else kept.shape[0] - 1  # their number, then their indices
 
-    @property
-    def share(self) -> float:
-        """Of the output channels, those that backward attention can keep at most."""
-        gamma = self._named("_gamma_bw")
+    def share(self, direction: str) -> float:
+        """Of the channels, those that attention can keep at most, if it is among the arguments; "fw" or "bw"."""
+        gamma = next((buffer for buffer in self._buffers if buffer.name.endswith(f"_gamma_{direction}")), None)
         if gamma is None:
             return 1.0
         channels = gamma.shape[0]
-        return kept_channels_bound(channels, self._rho_bw) / channels
+        return kept_channels_bound(channels, self._rho[direction]) / channels
 
     @property
-    def scores(self) -> int:
-        """Channels of the γ that is written last."""
-        return self._call.written[-1].shape[0]
+    def types(self) -> tuple[str, ...]:
+        """How rows are stored (pmeta_rows.h), in order: float32, float16 or int8."""
+        constants = (argument for argument in self._call.arguments if isinstance(argument, str))
+        return tuple(text.removeprefix("PMETA_").lower() for text in constants if text in _ROW_TYPES)
 
     @property
-    def first_buffer(self) -> int:
-        """Elements of the first buffer."""
-        return next(prod(argument.shape) for argument in self._call.arguments if isinstance(argument, Buffer))
+    def last_written(self) -> int:
+        """Elements of the buffer that is written last."""
+        return prod(self._call.written[-1].shape)
 
-    def _named(self, suffix: str) -> Buffer | None:
-        found = (whole(a) for a in self._call.arguments if isinstance(a, Buffer) and a.name.endswith(suffix))
-        return next(found, None)
+    @property
+    def _buffers(self) -> Iterator[Buffer]:
+        return (whole(argument) for argument in self._call.arguments if isinstance(argument, Buffer))
 
 
 def _inside(shape: Mapping[str, int], axis: str) -> int:
@@ -101,7 +103,8 @@ def _conv_forward(a: _Arguments) -> Work:
     return {**_convolution(shape, pairs), "output": shape["filters"] * shape["out_h"] * shape["out_w"]}
 
 
-def _conv_forward_uint8(a: _Arguments) -> Work:
+def _conv_forward_decoding(a: _Arguments) -> Work:
+    """Row by row of the input, each decoded before."""
     shape = a.shape
     pairs = shape["filters"] * shape["channels"] // shape["groups"]
     work = _convolution(shape, pairs)
@@ -117,7 +120,8 @@ def _conv_forward_uint8(a: _Arguments) -> Work:
 def _conv_weight_gradient(a: _Arguments) -> Work:
     shape = a.shape
     rows = shape["channels"] if a.kept is None else a.kept
-    return _convolution(shape, a.share * shape["filters"] * rows / shape["groups"])
+    work = _convolution(shape, a.share("bw") * shape["filters"] * rows / shape["groups"])
+    return {**work, **_read(a.types[0], rows * shape["in_h"] * shape["in_w"])}
 
 
 def _conv_input_gradient(a: _Arguments) -> Work:
@@ -133,7 +137,7 @@ def _gemm(a: _Arguments) -> Work:
 
 def _gemm_weight_gradient(a: _Arguments) -> Work:
     shape = a.shape
-    outputs = a.share * shape["features"]
+    outputs = a.share("bw") * shape["features"]
     return {"mac": (shape["channels"] if a.kept is None else a.kept) * outputs, "output": outputs}
 
 
@@ -144,8 +148,9 @@ def _group_norm(a: _Arguments) -> Work:
 
 def _group_norm_scale_gradient(a: _Arguments) -> Work:
     shape = a.shape
-    channels = a.share * (shape["channels"] if a.kept is None else a.kept)
-    return {"element": channels * shape["size"], "channel": channels}
+    rows = shape["channels"] if a.kept is None else a.kept
+    channels = min(rows, a.share("fw") * shape["channels"], a.share("bw") * shape["channels"])
+    return {"element": channels * shape["size"], "channel": channels, **_read(a.types[0], rows * shape["size"])}
 
 
 def _pool(a: _Arguments) -> Work:
@@ -175,16 +180,50 @@ def _channels_and_size(a: _Arguments) -> Work:
 
 def _bias_gradient(a: _Arguments) -> Work:
     channels, size = a.numbers
-    return {"element": a.share * channels * size, "channel": a.share * channels}
+    return {"element": a.share("bw") * channels * size, "channel": a.share("bw") * channels}
+
+
+def _channel_means(a: _Arguments) -> Work:
+    channels, size = a.numbers
+    return {"element": channels * size, "channel": channels, **_read(a.types[0], channels * size)}
 
 
 def _attention(a: _Arguments) -> Work:
-    return {"element": a.first_buffer, "mac": 2 * a.scores**2, "channel": a.scores}
+    return {"mac": 2 * a.last_written**2, "channel": a.last_written}
 
 
 def _keep_rows(a: _Arguments) -> Work:
+    (size,), rows = a.numbers, a.kept or 0
+    return {"element": rows * size, "row": rows, **_read(a.types[0], rows * size), **_write(a.types[1], rows * size)}
+
+
+def _keep_elements(a: _Arguments) -> Work:
     rows = a.kept or 0
-    return {"element": rows * a.numbers[0], "channel": rows}
+    return {"element": rows, **_read(a.types[0], rows), **_write(a.types[1], rows)}
+
+
+def _convert_rows(a: _Arguments) -> Work:
+    rows, size = a.numbers
+    return {"row": rows, **_read(a.types[0], rows * size), **_write(a.types[1], rows * size)}
+
+
+def _decode_rows(a: _Arguments) -> Work:
+    rows, size = a.numbers
+    return {"row": rows, **_read(a.types[0], rows * size)}
+
+
+def _round_rows(a: _Arguments) -> Work:
+    rows, size = a.numbers
+    return {"row": rows, **_write(a.types[0], rows * size)}
+
+
+def _read(kept_as: str, elements: float) -> Work:
+    """Elements that are decoded; float32 is read where it lies."""
+    return {f"{name} read": elements if kept_as == name else 0 for name in ("float16", "int8")}
+
+
+def _write(kept_as: str, elements: float) -> Work:
+    return {f"{name} written": elements if kept_as == name else 0 for name in ("float32", "float16", "int8")}
 
 
 _WORK: dict[str, Callable[[_Arguments], Work]] = {
@@ -194,7 +233,8 @@ _WORK: dict[str, Callable[[_Arguments], Work]] = {
     "pmeta_concat_input_gradient": _elements(1),
     "pmeta_decode_uint8": _channels_and_size,
     "pmeta_conv_forward": _conv_forward,
-    "pmeta_conv_forward_uint8": _conv_forward_uint8,
+    "pmeta_conv_forward_float16": _conv_forward_decoding,
+    "pmeta_conv_forward_uint8": _conv_forward_decoding,
     "pmeta_conv_weight_gradient": _conv_weight_gradient,
     "pmeta_conv_input_gradient": _conv_input_gradient,
     "pmeta_gemm_forward": _gemm,
@@ -205,9 +245,14 @@ _WORK: dict[str, Callable[[_Arguments], Work]] = {
     "pmeta_group_norm_scale_gradient": _group_norm_scale_gradient,
     "pmeta_group_norm_input_gradient": _group_norm,
     "pmeta_bias_gradient": _bias_gradient,
+    "pmeta_channel_means": _channel_means,
     "pmeta_attention": _attention,
     "pmeta_kept_channels": _elements(0),
+    "pmeta_keep_elements": _keep_elements,
     "pmeta_keep_rows": _keep_rows,
+    "pmeta_convert_rows": _convert_rows,
+    "pmeta_decode_rows": _decode_rows,
+    "pmeta_round_rows": _round_rows,
     "pmeta_relu_forward": _elements(0),
     "pmeta_relu_input_gradient": _elements(0),
     "pmeta_hard_swish_forward": _elements(0),
@@ -227,4 +272,5 @@ _WORK: dict[str, Callable[[_Arguments], Work]] = {
     "pmeta_max_pool_forward": _pool,
     "pmeta_max_pool_input_gradient": _pool,
     "pmeta_softmax_cross_entropy": _elements(0),
+    "pmeta_mean_squared_error": _elements(0),
 }

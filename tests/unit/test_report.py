@@ -12,20 +12,32 @@ import pytest
 from rich.console import Console
 
 from pmeta.codegen.adaptation import Model
+from pmeta.codegen.appendix_a import appendix_a
 from pmeta.codegen.boards import NATIVE, NETDUINOPLUS2, Board
 from pmeta.codegen.graph import Graph
 from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest
+from pmeta.codegen.paper_accounting import paper_accounting
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Role
 from pmeta.codegen.project.c_source import Title, library_sources
 from pmeta.codegen.project.fit import statics
+from pmeta.codegen.report.accounts import ALL_CHANNELS, REAL, accounts_by_step, step_accounts
 from pmeta.codegen.report.figures import board_figures, flash_figures, layer_figures, step_figures
 from pmeta.codegen.report.html import report_html
-from pmeta.codegen.report.macs import program_macs
+from pmeta.codegen.report.instructions import BoardEstimate, board_estimate
+from pmeta.codegen.report.macs import macs_by_pass, program_macs
 from pmeta.codegen.report.occupancy import runs, scenes
 from pmeta.codegen.report.picture import draw
 from pmeta.codegen.report.terminal import summary_table
-from pmeta.codegen.report.text import bytes_text, display_name, macs_text, short_bytes, steps_text
+from pmeta.codegen.report.text import (
+    bytes_text,
+    display_name,
+    macs_text,
+    offset_text,
+    short_bytes,
+    steps_text,
+    time_text,
+)
 from tests.models import random_4conv
 from tests.networks import random_network
 from tests.unit.test_appendix_a import tiny_model
@@ -129,8 +141,10 @@ def test_page_shows_the_plans_figures(plan: Plan, page: Page) -> None:
     assert f"{manifest.ram('model'):,} B" in text
     assert manifest.command in text and f"sha256 {manifest.model_sha256}" in text
     for k in range(1, 6):
-        figures = step_figures(plan, scenes(plan), k)
-        for value in (figures.peak_bytes, figures.macs, figures.bound.memory_bytes, figures.bound.macs):
+        figures, appendix = step_figures(plan, scenes(plan), k), appendix_a(plan.model, k)
+        paper = paper_accounting(plan.model, k)
+        real = (figures.peak_bytes, figures.macs)
+        for value in (*real, appendix.memory_bytes, appendix.macs, paper.memory_bytes, paper.macs):
             assert f"{value:,}" in text
     for weight in plan.learned:
         assert f"{weight.name} gradient" in text
@@ -170,8 +184,8 @@ def test_terminal_summary_shows_the_plans_figures(plan: Plan) -> None:
     total = manifest.ram("model", "link", "stack")
     assert f"{total:,}" in shown and f"{100 * total / NETDUINOPLUS2.ram_bytes:.1f} %" in shown
     for k in range(1, 6):
-        figures = step_figures(plan, scenes(plan), k)
-        assert f"{figures.peak_bytes:,}" in shown and f"{figures.bound.memory_bytes:,}" in shown
+        totals = (account.memory for account in step_accounts(plan, scenes(plan), k) if account.name != ALL_CHANNELS)
+        assert all(f"{total:,}" in shown for total in totals)
     assert bytes_text(flash_figures(plan).total) in shown
 
 
@@ -276,3 +290,106 @@ def test_texts() -> None:
         "steps 1, 3",
     ]
     assert display_name("x" * 99, longest=5) == "xxxx…"
+
+
+# --- accounts ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_real_account_is_the_plans_peak(seed: int) -> None:
+    """Its terms add up to the arena in use, its MACs to those of all calls."""
+    plan = make_plan(random_network(seed))
+    for k in range(1, len(plan.program_of_step) + 1):
+        *_, real = step_accounts(plan, scenes(plan), k)
+        assert real.memory == step_figures(plan, scenes(plan), k).peak_bytes
+        assert real.macs.total == program_macs(plan, plan.program(k))
+
+
+def test_each_account_keeps_its_own_terms(plan: Plan) -> None:
+    """Step 1 of the model: conv3, conv4, norm4 and fc learn, norm3 does not, with attention."""
+    appendix, every_channel, paper, real = step_accounts(plan, scenes(plan), 1)
+    assert [appendix.name, every_channel.name, real.name] == ["Appendix A", ALL_CHANNELS, REAL]
+    terms, counted = appendix_a(plan.model, 1), paper_accounting(plan.model, 1)
+    assert (appendix.maps, appendix.stored) == (4 * terms.largest_map_words, 4 * terms.stored_input_words)
+    assert (appendix.memory, appendix.macs.total) == (terms.memory_bytes, terms.macs)
+    assert every_channel.stored == 4 * appendix_a(plan.model, 1, "all").stored_input_words > appendix.stored
+    assert (paper.memory, paper.macs.total) == (counted.memory_bytes, counted.macs)
+    assert appendix.updated_weights is None and real.updated_weights == 0
+
+
+def test_attention_is_only_what_calls_of_attention_do(plan: Plan) -> None:
+    macs = macs_by_pass(plan, plan.program(1))
+    assert min(macs.forward, macs.weight_gradients, macs.input_gradients, macs.attention) > 0
+    alone = macs_by_pass(plan, plan.predict)
+    assert (alone.weight_gradients, alone.input_gradients, alone.attention) == (0, 0, 0)
+    assert alone.forward == macs.forward  # nothing is computed again
+
+
+def test_steps_that_agree_share_their_accounts() -> None:
+    """Steps 1 and 4 learn the same layers, but the weights that are in RAM then differ."""
+    groups = list(accounts_by_step(make_plan(p_meta_model()), scenes(make_plan(p_meta_model()))))
+    assert [group.steps for group in groups] == [(1,), (2,), (3,), (4,), (5,)]
+    plan = make_plan(random_4conv(0, width=8, steps=3, attention=False))
+    groups = list(accounts_by_step(plan, scenes(plan)))
+    assert [group.steps for group in groups] == [(1,), (2, 3)]
+    assert groups[1].learning == tuple(layer.name for layer in plan.graph.layers)
+    assert [account.name for account in groups[0].accounts] == ["Appendix A", "paper's tables", REAL]
+
+
+# --- the picture ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bracket_marks_every_loop(seed: int) -> None:
+    plan = make_plan(random_network(seed))
+    for scene in scenes(plan):
+        picture = draw(scene, plan.arena_bytes, [])
+        loops = [loop for loop, _ in itertools.groupby(call.loop for call in scene.calls) if loop is not None]
+        assert len(picture.loops) == len(loops)
+        for bracket, loop in zip(picture.loops, loops, strict=True):
+            assert f" run {loop.slices} times" in bracket.title
+            left, right = (float(x) for x in re.findall(r"[MH]([\d.]+)", bracket.path))
+            assert picture.left <= left < right <= picture.right
+
+
+def test_crowded_buffers_are_enlarged_wherever_they_are() -> None:
+    """Small buffers between two large ones: a second panel shows them, cut off where it begins and ends."""
+    plan = make_plan(p_meta_model())
+    for scene in scenes(plan):
+        for panel in draw(scene, plan.arena_bytes, []).panels[1:]:
+            ys = [y for box in panel.boxes for y in (box.y, box.y + box.height)]
+            top, height = panel.columns[0].y, panel.columns[0].height
+            assert min(ys) >= top - 0.01 and max(ys) <= top + height + 0.01
+
+
+def test_what_is_kept_for_the_backward_pass_is_drawn_as_kept() -> None:
+    """x̂ of a GroupNormalization in a loop is a map that lives on."""
+    plan = make_plan(random_4conv(0, width=8, steps=1, attention=False))
+    scene = scenes(plan)[0]
+    for occupant in scene.occupants:
+        phases = scene.calls[occupant.first].phase, scene.calls[occupant.last].phase
+        assert (occupant.role is Role.MAP) <= (phases != ("forward", "backward")), occupant.name
+    assert sum(o.bytes for o in scene.occupants if o.role is Role.STORE) > 4 * 8 * 14 * 14
+
+
+# --- time ----------------------------------------------------------------------------------------------------
+
+
+def test_time_is_shown_where_it_can_be_estimated(plan: Plan, page: Page) -> None:
+    estimate = board_estimate(plan, NETDUINOPLUS2)
+    assert estimate is not None and board_estimate(plan, NATIVE) is None
+    shown = time_text(estimate, estimate.steps[0].sample)
+    assert shown in page.text
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(summary_table(plan, manifest_of(plan), BOARDS))
+    assert shown in captured.get() and "one per clock cycle" in captured.get()
+    alone = report_html(plan, manifest_of(plan, (NATIVE,)), (NATIVE,))
+    assert "<h2>Time</h2>" not in alone
+
+
+def test_time_text() -> None:
+    estimate = BoardEstimate(NETDUINOPLUS2, (), 0.0)
+    assert time_text(estimate, 16_000_000) == "16.00 M instructions, 1 s"
+    assert time_text(estimate, 8_000) == "8.00 k instructions, 0.5 ms"
+    assert offset_text(1792) == "1.75 KiB" and offset_text(3 << 20) == "3 MiB" and offset_text(100) == "100 B"
