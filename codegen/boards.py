@@ -15,6 +15,15 @@ from pmeta.codegen.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class MemoryRegion:
+    """A piece of RAM with addresses of its own."""
+
+    name: str  # as in the linker script
+    origin: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Board:
     """One target. Addresses and sizes in bytes; 0 where the host's memory is the only limit."""
 
@@ -25,7 +34,8 @@ class Board:
     fpu: bool  # float32 in hardware
     sources: tuple[str, ...]  # folders of firmware_templates/boards/
     ram_origin: int = 0
-    ram_bytes: int = 0
+    ram_bytes: int = 0  # of the region that holds everything, as long as it is large enough
+    more_ram: tuple[MemoryRegion, ...] = ()  # where the arena goes on if it is not
     flash_bytes: int = 0
     clock_hz: int = 0
     linker_script: str = ""  # path below firmware_templates/boards/
@@ -39,6 +49,11 @@ class Board:
             raise ValueError(f"board {self.name}: a bare-metal board needs memory sizes, linker script and core flags")
         if self.kind == "native" and (any(bare_metal) or self.qemu_machine):
             raise ValueError(f"board {self.name}: the native board takes memory and core from the host")
+
+    @property
+    def all_ram_bytes(self) -> int:
+        """Of all regions."""
+        return self.ram_bytes + sum(region.bytes for region in self.more_ram)
 
     @property
     def emulated(self) -> bool:
@@ -102,7 +117,8 @@ MPS2_AN386 = Board(
     ram_bytes=4 * 1024 * 1024,
     flash_bytes=4 * 1024 * 1024,
     clock_hz=25_000_000,
-    linker_script="mps2/board.ld",
+    more_ram=(MemoryRegion("PSRAM", 0x2100_0000, 16 * 1024 * 1024),),
+    linker_script="mps2/an386.ld",
     gcc_flags=NETDUINOPLUS2.gcc_flags,
     clang_flags=NETDUINOPLUS2.clang_flags,
     qemu_machine="mps2-an386",
@@ -113,6 +129,8 @@ MPS2_AN500 = dataclasses.replace(
     name="mps2-an500",
     title="Arm MPS2+ with Cortex-M7 (AN500), emulated",
     core="Cortex-M7",
+    more_ram=(MemoryRegion("PSRAM", 0x6000_0000, 16 * 1024 * 1024),),
+    linker_script="mps2/an500.ld",
     gcc_flags=("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
     clang_flags=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m7+fp_armv8d16sp"),
     qemu_machine="mps2-an500",

@@ -39,6 +39,7 @@ class Placement:
     offsets: Mapping[BlockKey, int]
     size: int
     lower_bound: int
+    boundaries: tuple[int, ...] = ()  # offsets below `size` that no block lies across, ascending
 
 
 ORDERS: tuple[Callable[[Block], tuple[int, ...]], ...] = (
@@ -59,18 +60,20 @@ def lower_bound(blocks: Iterable[Block]) -> int:
     return max(accumulate(change for _, change in sorted(changes.items())), default=0)
 
 
-def place(blocks: Sequence[Block]) -> Placement:
-    """The best placement found; deterministic."""
+def place(blocks: Sequence[Block], boundaries: tuple[int, ...] = ()) -> Placement:
+    """The best placement found; deterministic. No block lies across one of the `boundaries`."""
     conflicts = _conflicts(blocks)
     bound = lower_bound(blocks)
     best: tuple[dict[BlockKey, int], int] | None = None
     for order in ORDERS:
-        found = _place_in_order(sorted(blocks, key=order), conflicts)
+        found = _place_in_order(sorted(blocks, key=order), conflicts, boundaries)
         if best is None or found[1] < best[1]:
             best = found
         if best[1] == bound:
             break
-    return Placement(*best, bound) if best else Placement({}, 0, 0)
+    if best is None:
+        return Placement({}, 0, 0)
+    return Placement(*best, bound, tuple(boundary for boundary in boundaries if boundary < best[1]))
 
 
 def _conflicts(blocks: Iterable[Block]) -> Mapping[BlockKey, Sequence[Block]]:
@@ -90,17 +93,25 @@ def _conflicts(blocks: Iterable[Block]) -> Mapping[BlockKey, Sequence[Block]]:
 
 
 def _place_in_order(
-    blocks: Iterable[Block], conflicts: Mapping[BlockKey, Sequence[Block]]
+    blocks: Iterable[Block], conflicts: Mapping[BlockKey, Sequence[Block]], boundaries: tuple[int, ...]
 ) -> tuple[dict[BlockKey, int], int]:
     offsets: dict[BlockKey, int] = {}
     size = 0
     for block in blocks:
         taken = sorted((offsets[o.key], o.bytes) for o in conflicts[block.key] if o.key in offsets)
-        offset = 0
+        offset = _clear_of(boundaries, 0, block.bytes)
         for start, length in taken:
             if offset + block.bytes <= start:
                 break
-            offset = max(offset, start + length)
+            offset = _clear_of(boundaries, max(offset, start + length), block.bytes)
         offsets[block.key] = offset
         size = max(size, offset + block.bytes)
     return offsets, size
+
+
+def _clear_of(boundaries: tuple[int, ...], offset: int, size: int) -> int:
+    """The lowest offset from `offset` on where `size` bytes lie across no boundary."""
+    for boundary in boundaries:
+        if offset < boundary < offset + size:
+            offset = boundary
+    return offset

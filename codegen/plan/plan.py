@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pmeta.codegen.adaptation import LearnedWeight, Model
 from pmeta.codegen.errors import ModelError, UnsupportedError
@@ -54,6 +55,12 @@ class Plan:
     @property
     def arena_bytes(self) -> int:
         return -(-self.placement.size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+
+    @property
+    def arena_parts(self) -> tuple[int, ...]:
+        """Bytes of the arrays that the arena consists of, one after the other: one, or one per region of RAM."""
+        ends = (*self.placement.boundaries, self.arena_bytes)
+        return tuple(end - start for start, end in pairwise((0, *ends)))
 
     def program(self, step: int) -> Program:
         """The program of step k = 1..K."""

@@ -48,7 +48,7 @@ class Limit:
     def of(cls, boards: Sequence[Board], ram: int | None) -> Limit | None:
         """The smallest of all, None where there is none. On boards all of the firmware counts, else the library."""
         bare_metal = [board for board in boards if board.kind == "bare-metal"]
-        limits = [(board.ram_bytes, f"board '{board.name}'") for board in bare_metal]
+        limits = [(board.all_ram_bytes, f"board '{board.name}'") for board in bare_metal]
         if ram is not None:
             limits.append((ram, "--ram"))
         return cls(*min(limits), firmware_ram if bare_metal else ram_model) if limits else None

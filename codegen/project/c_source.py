@@ -69,6 +69,11 @@ def ram_model(plan: Plan) -> int:
     return plan.arena_bytes + STATE_BYTES
 
 
+def arena_part_name(index: int) -> str:
+    """C name of the arena's part: pmeta_arena, pmeta_arena_2, ..."""
+    return f"pmeta_arena_{index + 1}" if index else "pmeta_arena"
+
+
 def _header_values(plan: Plan) -> dict[str, Any]:
     adaptation = plan.model.adaptation
     return {
@@ -86,7 +91,20 @@ def _header_values(plan: Plan) -> dict[str, Any]:
 
 
 def _plan_header_values(plan: Plan) -> dict[str, Any]:
-    return {"arena_bytes": plan.arena_bytes, "tensors": [_tensor(plan, weight) for weight in plan.learned]}
+    return {
+        "arena_bytes": plan.arena_parts[0],
+        "more_parts": _more_parts(plan),
+        "tensors": [_tensor(plan, weight) for weight in plan.learned],
+    }
+
+
+def _more_parts(plan: Plan) -> list[dict[str, Any]]:
+    """The arrays that the arena goes on in, after pmeta_arena."""
+    parts = zip(plan.placement.boundaries, plan.arena_parts[1:], strict=True)
+    return [
+        {"name": arena_part_name(number), "offset": offset, "bytes": size}
+        for number, (offset, size) in enumerate(parts, start=1)
+    ]
 
 
 def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, Any]:
@@ -94,6 +112,7 @@ def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, 
     identity = bytes.fromhex(title.firmware_id)
     return {
         "arena_bytes": plan.arena_bytes,
+        "more_parts": _more_parts(plan),
         "lower_bound": plan.placement.lower_bound,
         "arena_table": list(_arena_table(plan)),
         "firmware_id_bytes": [f"0x{byte:02x}" for byte in identity],

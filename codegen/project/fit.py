@@ -8,7 +8,7 @@ from pmeta.codegen.boards import Board
 from pmeta.codegen.errors import FitError
 from pmeta.codegen.manifest import StaticObject
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan
-from pmeta.codegen.project.c_source import sample_bytes
+from pmeta.codegen.project.c_source import arena_part_name, sample_bytes
 from pmeta.codegen.project.constants import constant_bytes
 from pmeta.codegen.project.link_size import link_state_bytes
 from pmeta.codegen.project.platformio import STACK_BYTES
@@ -22,7 +22,7 @@ def statics(plan: Plan) -> tuple[StaticObject, ...]:
     adaptation = plan.model.adaptation
     link = link_state_bytes(sample_bytes(plan), adaptation.ways, adaptation.regression)
     return (
-        StaticObject("pmeta_arena", "model", plan.arena_bytes),
+        *(StaticObject(arena_part_name(n), "model", size) for n, size in enumerate(plan.arena_parts)),
         StaticObject("state", "model", STATE_BYTES),
         StaticObject("link_state", "link", link),
         StaticObject("stack", "stack", STACK_BYTES),

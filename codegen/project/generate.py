@@ -26,6 +26,7 @@ from pmeta.codegen.project.golden import find_reference, golden_samples, golden_
 from pmeta.codegen.project.link_size import LINK_MAX_PAYLOAD, link_state_bytes
 from pmeta.codegen.project.memory_options import MemoryOptions
 from pmeta.codegen.project.platformio import platformio_files
+from pmeta.codegen.project.regions import divided
 from pmeta.codegen.project.templates import files_in, render, template_text
 from pmeta.codegen.report.html import report_html
 
@@ -57,7 +58,7 @@ def generate(
     first_plan = make_plan(memory.applied_to(recorded), on_progress=on_progress)
     check_fit(first_plan, boards)
     found = fitted(first_plan, Limit.of(boards, memory.ram), memory.allow, on_progress)
-    plan, model = found.plan, found.plan.model
+    plan, model = divided(found.plan, boards), found.plan.model
     model_file = model_path.read_bytes() if own is None and model is recorded else model_bytes(model)
     options = (*(f"--board {board.name}" for board in boards), *(own.arguments if own else ()), *memory.arguments)
     command = " ".join(["pmeta-gen model.onnx", *options])

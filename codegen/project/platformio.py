@@ -7,6 +7,7 @@ would not do: PlatformIO keeps one such link for all projects, and builds the se
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,9 +101,11 @@ def _board_file(board: Board, stack_bytes: int) -> str:
             "include": [f"src/boards/{folder}" for folder in board.sources],
             "linker_script": f"src/boards/{board.linker_script}" if board.linker_script else "",
             "ram_origin": board.ram_origin,
+            "ram_bytes": board.ram_bytes,
+            "more_ram": [dataclasses.asdict(region) for region in board.more_ram],
             "stack_bytes": stack_bytes,
             "qemu_machine": board.qemu_machine,
         },
-        "upload": {"maximum_size": board.flash_bytes, "maximum_ram_size": board.ram_bytes},
+        "upload": {"maximum_size": board.flash_bytes, "maximum_ram_size": board.all_ram_bytes},
     }
     return json.dumps(fields, indent=2) + "\n"

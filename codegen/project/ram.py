@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from elftools.elf.elffile import ELFFile
 
 from pmeta.codegen.errors import BuildError
 from pmeta.codegen.manifest import Manifest
+from pmeta.codegen.project.c_source import arena_part_name
 
 MODEL_LIBRARY = "pmeta_model"
 
@@ -23,6 +24,7 @@ class RamCheck:
 
     predicted: int
     linked: int
+    region: str = "RAM"
 
     @property
     def equal(self) -> bool:
@@ -30,7 +32,7 @@ class RamCheck:
 
     def __str__(self) -> str:
         verdict = "equal" if self.equal else f"DIFFER by {self.linked - self.predicted:+d} B"
-        return f"RAM: predicted {self.predicted} B, linked {self.linked} B: {verdict}"
+        return f"{self.region}: predicted {self.predicted} B, linked {self.linked} B: {verdict}"
 
 
 def linked_ram(elf: Path, ram_origin: int, ram_size: int) -> int:
@@ -54,10 +56,22 @@ def library_ram(objects: Iterable[Path]) -> int:
     )
 
 
-def check_firmware(manifest: Path, elf: Path, ram_origin: int, ram_size: int, stack_bytes: int) -> RamCheck:
-    """The whole firmware of a bare-metal board: model, link and the stack that the project reserves."""
-    predicted = Manifest.load(manifest).ram("model", "link") + stack_bytes
-    return RamCheck(predicted, linked_ram(elf, ram_origin, ram_size))
+def check_firmware(manifest: Path, elf: Path, build: Mapping[str, Any]) -> tuple[RamCheck, ...]:
+    """The whole firmware of a bare-metal board, one check per region of its RAM; `build` is the board file's.
+
+    All lies in the first region (model, link, and the stack that the project reserves), but for the further parts of
+    the arena: each in the next region, if there is one.
+    """
+    loaded = Manifest.load(manifest)
+    sizes = {static.name: static.bytes for static in loaded.statics}
+    checks, elsewhere = [], 0
+    for number, region in enumerate(build["more_ram"], start=1):
+        predicted = sizes.get(arena_part_name(number), 0)
+        elsewhere += predicted
+        if predicted:
+            checks.append(RamCheck(predicted, linked_ram(elf, region["origin"], region["bytes"]), region["name"]))
+    predicted = loaded.ram("model", "link") + build["stack_bytes"] - elsewhere
+    return RamCheck(predicted, linked_ram(elf, build["ram_origin"], build["ram_bytes"])), *checks
 
 
 def check_library(manifest: Path, build_folder: Path) -> RamCheck:

@@ -18,6 +18,7 @@ from pmeta.codegen.report.macs import program_macs
 from pmeta.codegen.report.occupancy import Scene, scene_of_step, scenes
 
 FLOAT_BYTES = 4
+ARENA = "pmeta_arena"
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,18 @@ class BoardFigures:
     @property
     def limit(self) -> int | None:
         """RAM of the board; None where the host's memory is the only limit."""
-        return self.board.ram_bytes or None
+        return self.board.all_ram_bytes or None
 
 
 def board_figures(manifest: Manifest, board: Board) -> BoardFigures:
     """The statics that count on this board, as the manifest predicts them."""
     parts = ("model",) if board.kind == "native" else ("model", "link", "stack")
-    return BoardFigures(board, tuple((s.name, s.bytes) for s in manifest.statics if s.part in parts))
+    sizes: dict[str, int] = {}
+    for static in manifest.statics:
+        if static.part in parts:
+            name = ARENA if static.name.startswith(ARENA) else static.name  # in however many regions it lies
+            sizes[name] = sizes.get(name, 0) + static.bytes
+    return BoardFigures(board, tuple(sizes.items()))
 
 
 def flash_figures(plan: Plan) -> FlashFigures:

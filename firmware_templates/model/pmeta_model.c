@@ -30,7 +30,7 @@ uint32_t pmeta_samples(void)
 
 static float *at(uint32_t offset)
 {
-    return (float *)(void *)(pmeta_arena.bytes + offset); /* offsets are multiples of 4 */
+    return pmeta_arena_at(offset);
 }
 
 const float *pmeta_weight(uint32_t tensor)

@@ -9,13 +9,16 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import COMPILE_FLAGS
-from pmeta.codegen.plan.plan import make_plan
+from pmeta.codegen.plan.placement import place
+from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.project.golden import SUPPORT_SAMPLES, find_reference, golden_values
 from pmeta.codegen.project.templates import files_in, render, template_text
 from tests.compiled import compiler, write_library
@@ -36,8 +39,14 @@ uint32_t board_stack_bytes_used(void) { return 0; }
 """
 
 
-def build(model: Model, folder: Path, edit_header: Callable[[str], str] = str, samples: int = SUPPORT_SAMPLES) -> Path:
-    plan = make_plan(model)
+def build(
+    model: Model,
+    folder: Path,
+    edit_header: Callable[[str], str] = str,
+    samples: int = SUPPORT_SAMPLES,
+    edit_plan: Callable[[Plan], Plan] = lambda plan: plan,
+) -> Path:
+    plan = edit_plan(make_plan(model))
     sources = write_library(plan, folder)
     values = golden_values(model, tuple(weight.name for weight in plan.learned), find_reference(), samples)
     header = render("project/golden.h.j2", title="test", model_sha256="0" * 64, **values)
@@ -63,6 +72,22 @@ def test_random_networks(seed: int, tmp_path: Path) -> None:
     lines = run(build(model, tmp_path))
     assert lines[-1] == "DONE"
     assert len(lines) == 3 * model.adaptation.steps + 2
+    assert all(line.startswith("PASS ") for line in lines[:-1])
+
+
+def in_three_parts(plan: Plan) -> Plan:
+    """The plan with its arena in three arrays, of which the first two are each a third of what one would be."""
+    third = plan.arena_bytes // 24 * 8
+    return replace(plan, placement=place(plan.blocks, (third, 2 * third)))
+
+
+@pytest.mark.parametrize("seed", range(2000, 2004))
+def test_an_arena_in_parts(seed: int, tmp_path: Path) -> None:
+    """The same bits, and no access outside the three arrays."""
+    model = random_4conv(seed, width=4, steps=2, alpha=np.random.default_rng(seed).random((9, 2)) < 0.6)
+    lines = run(build(model, tmp_path, edit_plan=in_three_parts))
+    assert all(name in (tmp_path / "pmeta_plan.c").read_text() for name in ("pmeta_arena_2;", "pmeta_arena_3;"))
+    assert lines[-1] == "DONE"
     assert all(line.startswith("PASS ") for line in lines[:-1])
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.plan import adapting
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import BOARDS
 from pmeta.codegen.modelfile import save_model
+from pmeta.codegen.networks import mlp
 from pmeta.codegen.project import constants
 from pmeta.codegen.project.generate import generate, write_project
 from pmeta.codegen.storage import Storage
@@ -75,3 +77,22 @@ def test_no_stack_grows_deeper_than_its_bound(board: str, platformio, tmp_path: 
     finally:
         platformio(folder, "run", "-e", board, "-t", "stop")
     assert int(bound[2]) < used <= int(bound[1]) < project.manifest.ram("stack")
+
+
+@pytest.mark.parametrize("board", ["mps2-an386", "mps2-an500"])
+def test_an_arena_in_two_regions(board: str, platformio, tmp_path: Path) -> None:
+    """A learned layer of 3.8 MB and its accumulator, on boards of 4 MB and a region of 16 MB beside."""
+    model = adapting(mlp(980, (980,), 4, np.random.default_rng(1)), None, steps=2)
+    save_model(model, tmp_path / "model.onnx")
+    project = generate(tmp_path / "model.onnx", ["native", board])
+    write_project(project, tmp_path / "project")
+    assert len(project.plan.arena_parts) == 2
+    built = platformio(tmp_path / "project", "run", "-e", board)
+    elsewhere = project.plan.arena_parts[1]
+    ram = project.manifest.ram("model", "link", "stack") - elsewhere
+    assert f"RAM: predicted {ram} B, linked {ram} B: equal" in built.stdout, built.stdout
+    assert f"PSRAM: predicted {elsewhere} B, linked {elsewhere} B: equal" in built.stdout
+    for environment in ("native", board):
+        tested = platformio(tmp_path / "project", "test", "-e", environment)
+        assert tested.returncode == 0, tested.stdout
+        assert "tensors_step_2\t[PASSED]" in tested.stdout

@@ -15,6 +15,7 @@ import pytest
 
 from pmeta.codegen.boards import BOARDS, NATIVE, NETDUINOPLUS2, find_board
 from pmeta.codegen.errors import BuildError, ConfigError
+from pmeta.codegen.project.c_source import arena_part_name
 from pmeta.codegen.project.platformio import platformio_files
 from pmeta.codegen.project.ram import RamCheck, library_ram, linked_ram
 from pmeta.codegen.project.resources import firmware_templates
@@ -59,8 +60,11 @@ def test_linker_script_has_the_memory_of_the_registry(board) -> None:
     script = (firmware_templates() / "boards" / board.linker_script).read_text(encoding="utf-8")
     regions = re.findall(r"(\w+)\s+\(\w+\)\s*:\s*ORIGIN = (\w+), LENGTH = (\d+)K", script)
     memory = {name: (int(origin, 0), int(kib) * 1024) for name, origin, kib in regions}
-    assert memory["RAM"] == (board.ram_origin, board.ram_bytes)
-    assert memory["FLASH"][1] == board.flash_bytes
+    assert memory.pop("RAM") == (board.ram_origin, board.ram_bytes)
+    assert memory.pop("FLASH")[1] == board.flash_bytes
+    assert memory == {region.name: (region.origin, region.bytes) for region in board.more_ram}
+    for number in range(len(board.more_ram)):
+        assert f"*(.bss.{arena_part_name(number + 1)})" in script
 
 
 def test_project_files_of_both_boards() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -42,6 +43,18 @@ def test_live_blocks_never_share_a_byte(made: list[Block]) -> None:
             used |= area
             assert offset >= 0
             assert offset + block.bytes <= placement.size
+
+
+@given(blocks(), st.lists(st.integers(1, 400), max_size=3, unique=True))
+def test_no_block_lies_across_a_boundary(made: list[Block], boundaries: list[int]) -> None:
+    placement = place(made, tuple(sorted(boundaries)))
+    for block in made:
+        offset = placement.offsets[block.key]
+        assert not any(offset < boundary < offset + block.bytes for boundary in boundaries)
+    assert placement.boundaries == tuple(boundary for boundary in sorted(boundaries) if boundary < placement.size)
+    for moment in range(31):
+        areas = sorted((placement.offsets[b.key], b.bytes) for b in made if live_bytes([b], moment))
+        assert all(start + size <= after for (start, size), (after, _) in pairwise(areas))
 
 
 @given(blocks())

@@ -10,7 +10,6 @@ from SCons.Script import COMMAND_LINE_TARGETS, AlwaysBuild, Default, DefaultEnvi
 
 env = DefaultEnvironment()
 build = env.BoardConfig().get("build")
-upload = env.BoardConfig().get("upload")
 project = Path(env.subst("$PROJECT_DIR"))
 is_test = "test" in env["BUILD_TYPE"]
 is_bare_metal = build["kind"] == "bare-metal"
@@ -92,16 +91,14 @@ def check_ram(target, source, env):
     manifest = project / "manifest.json"
     try:
         if is_bare_metal and not is_test:
-            size = upload["maximum_ram_size"]
-            elf = Path(str(source[0]))
-            result = ram.check_firmware(manifest, elf, build["ram_origin"], size, build["stack_bytes"])
+            results = ram.check_firmware(manifest, Path(str(source[0])), build)
         else:
-            result = ram.check_library(manifest, Path(env.subst("$BUILD_DIR")))
+            results = [ram.check_library(manifest, Path(env.subst("$BUILD_DIR")))]
     except PmetaError as error:
         print(f"Error: {error}")
         return 1
-    print(result)
-    return 0 if result.equal else 1
+    print(*results, sep="\n")
+    return 0 if all(result.equal for result in results) else 1
 
 
 def check_stack(target, source, env):
