@@ -68,7 +68,6 @@ def configure_flags(is_zig):
             ASFLAGS=core,
             CPPDEFINES=[("BOARD_STACK_BYTES", build["stack_bytes"])],
             LINKFLAGS=[*core, "-nostartfiles", "-nostdlib", "-Wl,-e,board_reset"],
-            LIBPATH=includes,  # where the linker script's INCLUDE looks
             LIBS=[] if is_zig else ["gcc"],
         )
         env.Replace(LDSCRIPT_PATH=str(project / build["linker_script"]))
