@@ -87,6 +87,11 @@ def test_a_missing_start_has_no_bound(stack: ModuleType, tmp_path: Path) -> None
     assert bound == stack.Unbounded("the start is board_start, of which nothing is known")
 
 
+def test_no_entries_take_nothing(stack: ModuleType) -> None:
+    """A project without lib/pmeta_model."""
+    assert stack.deepest({}, []) == stack.Bound(0, ())
+
+
 def test_verdicts(stack: ModuleType) -> None:
     bound, library = stack.Bound(476, ("board_start", "main")), stack.Bound(388, ("pmeta_predict",))
     assert stack.verdict(bound, library, 2048) == (

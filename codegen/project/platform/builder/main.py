@@ -48,9 +48,12 @@ def configure_tools():
     return is_zig
 
 
-def gcc_version():
+def writes_call_graph(is_zig):
+    """Whether the compiler tells what check_stack needs."""
+    if is_zig or not is_bare_metal:
+        return False
     done = subprocess.run([env.subst("$CC"), "-dumpversion"], capture_output=True, text=True, check=False)
-    return int(done.stdout.partition(".")[0].strip() or 0)
+    return int(done.stdout.partition(".")[0].strip() or 0) >= STACK_GCC
 
 
 def configure_flags(is_zig):
@@ -59,7 +62,7 @@ def configure_flags(is_zig):
     if is_zig:
         # zig's clang adds run-time checks unless told otherwise.
         env.Append(CCFLAGS=["-fno-sanitize=all"])
-    elif is_bare_metal and gcc_version() >= STACK_GCC:
+    if writes_call_graph(is_zig):
         env.Append(CCFLAGS=["-fcallgraph-info=su"])
     if is_bare_metal:
         core = build["clang_flags"] if is_zig else build["gcc_flags"]
@@ -102,12 +105,14 @@ def check_ram(target, source, env):
 
 def check_stack(target, source, env):
     """The compiler's bound against the stack that is reserved; the build fails if it is larger."""
-    objects = [Path(str(node)) for node in source[0].sources]
-    graph = stack.read_graph(path for path in (o.with_suffix(".ci") for o in objects) if path.exists())
     reserved = build["stack_bytes"]
-    if not graph:
+    if "-fcallgraph-info=su" not in env["CCFLAGS"]:
         print(f"Stack: {reserved} B reserved; not checked (this compiler does not tell its call graph)")
         return 0
+    files = [Path(str(node)).with_suffix(".ci") for node in source[0].sources]
+    if not files:  # uploading what an earlier command has built and checked
+        return 0
+    graph = stack.read_graph(path for path in files if path.exists())
     firmware = stack.deepest(graph, [STACK_ENTRY])
     library = stack.deepest(graph, [key for key, function in graph.items() if "/pmeta_model/" in function.file])
     print(f"Stack: {stack.verdict(firmware, library, reserved)}")

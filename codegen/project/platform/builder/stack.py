@@ -69,7 +69,8 @@ def deepest(graph: Mapping[str, Function], entries: Iterable[str]) -> Bound | Un
     done: dict[str, Bound | Unbounded] = {}
     found = [_deepest(graph, key, (), done) for key in entries]
     unbounded = next((one for one in found if isinstance(one, Unbounded)), None)
-    return unbounded or max((one for one in found if isinstance(one, Bound)), key=lambda bound: bound.bytes)
+    bounds = (one for one in found if isinstance(one, Bound))
+    return unbounded or max(bounds, key=lambda bound: bound.bytes, default=Bound(0, ()))
 
 
 def name(key: str) -> str:
