@@ -31,7 +31,8 @@ from pmeta.codegen.adaptation import (
 from pmeta.codegen.errors import ModelError, UnsupportedError
 from pmeta.codegen.files import read_file, replacement
 from pmeta.codegen.graph import Float32Array, Graph, Shape
-from pmeta.codegen.onnx_graph import NodeReader, tensor_value
+from pmeta.codegen.onnx_constants import tensor_value
+from pmeta.codegen.onnx_graph import NodeReader
 from pmeta.codegen.onnx_node import Constant
 from pmeta.codegen.onnx_rewrites import WINDOWS
 from pmeta.codegen.storage import Storage
@@ -174,7 +175,8 @@ def _read_proto(path: Path) -> onnx.ModelProto:
         # What lies in other files must not be read: the checker would follow such paths.
         constants = [attribute.t for node in proto.graph.node for attribute in node.attribute]
         if any(tensor.data_location == TensorProto.EXTERNAL for tensor in (*proto.graph.initializer, *constants)):
-            raise UnsupportedError("keeps weights in other files", str(path), "save it as one file")
+            todo = "save it as one file (torch.onnx.export: external_data=False)"
+            raise UnsupportedError("keeps weights in other files", str(path), todo)
         onnx.checker.check_model(proto)
     except DecodeError as error:
         raise ModelError(
@@ -216,15 +218,16 @@ def _graph_from_proto(proto: onnx.ModelProto, constants: Mapping[str, Constant],
     reader = NodeReader(inputs[0].name, shape, batch, dict(constants), one_row)
     for index, node_proto in enumerate(proto.graph.node):
         reader.read(node_proto, index)
+    output = reader.finish(proto.graph.output[0].name)
     used = {name for node in reader.nodes for name in node.weight_names}
     graph = Graph(
         name=proto.graph.name or path.stem,
         input=inputs[0].name,
-        input_shape=shape,
+        input_shape=reader.input_shape,
         nodes=tuple(reader.nodes),
         weights={name: array for name, array in reader.constants.items() if name in used},
     )
-    if reader.name_of(proto.graph.output[0].name) != graph.output:
+    if output != graph.output:
         raise ModelError("the graph's output is not what its last node writes", str(path), "export it again")
     return graph
 

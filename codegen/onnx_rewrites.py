@@ -1,8 +1,8 @@
 """What ONNX files say in other words than the graph: pure functions from a node to a node with other constants.
 
 Two kinds. `REWRITES` say one node as another one: MatMul as Gemm, InstanceNormalization as GroupNormalization, padding
-by a rule as explicit pads. `FOLDS` merge a node into the layer before it, whose name stays: BatchNormalization, and
-Add of a constant. New constants are computed in float64 and rounded once; they are named after those they come from.
+by a rule as explicit pads. `FOLDS` merge a node into the layer before it, whose name stays: BatchNormalization, Add and
+Mul of a constant. New constants are computed in float64 and rounded once; they are named after those they come from.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.graph import Float32Array, Node, Shape
+from pmeta.codegen.onnx_constants import sizes_in
 from pmeta.codegen.onnx_node import Constant, OnnxNode
-from pmeta.codegen.operators import Conv, Gemm
+from pmeta.codegen.operators import Conv, Gemm, GroupNorm
 
 WINDOWS = ("AveragePool", "Conv", "MaxPool")
+TODO_CONSTANT = {"Add": "use the bias of the layer before it", "Mul": "scale the weights of the layer before it"}
 
 Constants = Mapping[str, Constant]
 Float64Array = npt.NDArray[np.float64]
@@ -55,14 +57,14 @@ def explicit_pads(node: OnnxNode, shape: Shape) -> tuple[OnnxNode, Constants]:
     """A window whose `auto_pad` is a rule, with the pads that follow from it for an input of `shape` (C, ...)."""
     rule = node.attributes.get("auto_pad", b"NOTSET")
     if rule == b"NOTSET":
-        return node, {}
+        return (_without_ceil_mode(node, shape) if node.attributes.get("ceil_mode", 0) else node), {}
     attributes = {key: value for key, value in node.attributes.items() if key not in ("auto_pad", "pads")}
     if rule not in (b"SAME_UPPER", b"SAME_LOWER", b"VALID"):
         raise node.unsupported(f"auto_pad = {rule.decode()} is not supported", "export with explicit pads")
     if rule != b"VALID":
         sizes = shape[1:]
         kernel = node.weight_shape(1)[2:] if node.op_type == "Conv" else node.ints("kernel_shape", sizes)
-        strides, dilations = (node.ints(key, (1,) * len(sizes)) for key in ("strides", "dilations"))
+        strides, dilations = _strides_and_dilations(node, sizes)
         if len(kernel) != len(sizes) or min((*kernel, *strides, *dilations), default=0) < 1:
             raise node.unsupported(f"the window does not fit a sample of {shape}", "export it again")
         windows = zip(sizes, kernel, strides, dilations, strict=True)
@@ -70,6 +72,66 @@ def explicit_pads(node: OnnxNode, shape: Shape) -> tuple[OnnxNode, Constants]:
         smaller, larger = [total // 2 for total in totals], [-(-total // 2) for total in totals]
         attributes["pads"] = [*smaller, *larger] if rule == b"SAME_UPPER" else [*larger, *smaller]
     return replace(node, attributes=attributes), {}
+
+
+def _without_ceil_mode(node: OnnxNode, shape: Shape) -> OnnxNode:
+    """A pooling of `shape` (C, ...) that rounds the output's size up, with more padding at the end instead.
+
+    Refused where the last window would see padding only: readers of ONNX disagree on whether there is one.
+    """
+    if node.attributes.get("count_include_pad", 0):
+        what = "ceil_mode = 1 with count_include_pad = 1 is not supported"
+        raise node.unsupported(what, "use one of them")
+    sizes = shape[1:]
+    kernel, (strides, dilations) = node.ints("kernel_shape", sizes), _strides_and_dilations(node, sizes)
+    pads = node.ints("pads", (0,) * 2 * len(sizes))
+    if min((*kernel, *strides, *dilations), default=0) < 1 or min(pads, default=0) < 0:
+        raise node.unsupported(f"the window does not fit a sample of {shape}", "export it again")
+    after = []
+    windows = zip(sizes, kernel, strides, dilations, pads, pads[len(sizes) :], strict=False)
+    for n, k, s, d, before, behind in windows:
+        extent = d * (k - 1) + 1
+        steps = -(-(n + before + behind - extent) // s)
+        if steps * s >= n + before:
+            raise node.unsupported("with ceil_mode = 1 its last window sees padding only", "use ceil_mode = 0")
+        after.append(max(behind, steps * s + extent - n - before))
+    return replace(node, attributes={**node.attributes, "ceil_mode": 0, "pads": [*pads[: len(sizes)], *after]})
+
+
+def zero_pads(node: OnnxNode, shape: Shape) -> tuple[int, ...]:
+    """The pads (all before, then all behind) that a Pad puts around the maps of a sample of `shape` (C, ...)."""
+    node.require({"mode": "constant"})
+    if node.number(2) or any(node.inputs[3:]):
+        raise node.unsupported("it pads with other numbers than zeros, or names axes", "pad all axes with zeros")
+    pads = sizes_in(node, 1).tolist()
+    dimensions = len(shape) + 1
+    ignored = pads[:2] + pads[dimensions : dimensions + 2]
+    if len(pads) != 2 * dimensions or min(pads) < 0 or any(ignored):
+        raise node.unsupported(f"pads {pads} do not fit a sample of {shape}", "pad rows and columns only")
+    return (*pads[2:dimensions], *pads[dimensions + 2 :])
+
+
+def with_pads(node: OnnxNode, added: tuple[int, ...]) -> OnnxNode:
+    """A Conv that reads what was padded with zeros, padding it itself."""
+    if node.op_type != "Conv" or node.attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
+        raise node.unsupported("it reads what a Pad writes", "only a Conv with explicit pads may follow a Pad")
+    total = [own + more for own, more in zip(node.ints("pads", (0,) * len(added)), added, strict=True)]
+    return replace(node, attributes={**node.attributes, "pads": total})
+
+
+def _strides_and_dilations(node: OnnxNode, sizes: Shape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return node.ints("strides", (1,) * len(sizes)), node.ints("dilations", (1,) * len(sizes))
+
+
+def grouped_norm(node: OnnxNode, groups: int, channels: int) -> tuple[OnnxNode, Constants]:
+    """InstanceNormalization of `groups` channels that are groups of `channels` in truth."""
+    if channels % groups:
+        raise node.unsupported(f"{groups} groups do not divide {channels} channels", "export it again")
+    node, _ = group_norm_of_instance_norm(node, (groups,))
+    new: dict[str, Constant] = {}
+    for position in (1, 2):
+        node = _with_input(node, position, np.repeat(_constant(node, position), channels // groups), new)
+    return node, new
 
 
 def group_norm_of_instance_norm(node: OnnxNode, shape: Shape) -> tuple[OnnxNode, Constants]:
@@ -152,34 +214,61 @@ def fold_batch_normalization(node: OnnxNode, layer: Node | None, shape: Shape) -
     return _with_weights(node, layer, *folded)
 
 
-def fold_bias(node: OnnxNode, layer: Node | None, shape: Shape) -> tuple[Node, Constants]:
-    """The layer with the constant that `node` adds, one number per channel, as its bias."""
+def fold_added_constant(node: OnnxNode, layer: Node | None, shape: Shape) -> tuple[Node, Constants]:
+    """The layer with the constant that `node` adds, one number per channel, as its bias or shift."""
     node.require({})
-    position = next(n for n, name in enumerate(node.inputs) if name in node.constants)
-    added = _constant(node, position)
-    aligned = (*[1] * (len(shape) + 1 - added.ndim), *added.shape)
-    per_channel = aligned == (1, shape[0], *[1] * (len(shape) - 1))
-    if not isinstance(layer, Conv | Gemm) or layer.bias is not None or not per_channel:
-        raise node.unsupported(f"input {position} is a constant", "use the bias of the layer before it")
+    position, added = _constant_per_channel(node, shape)
+    if isinstance(layer, GroupNorm):
+        scale, shift = (node.constants[name].astype(np.float64) for name in layer.weight_names)
+        return _with_weights(node, layer, scale, shift + added)
+    if not isinstance(layer, Conv | Gemm) or layer.bias is not None:
+        raise node.unsupported(f"input {position} is a constant", TODO_CONSTANT[node.op_type])
     new: dict[str, Constant] = {}
-    bias = _with_input(node, position, added.reshape(-1), new).inputs[position]
+    bias = _with_input(node, position, added, new).inputs[position]
     return replace(layer, bias=bias, output=node.outputs[0]), new
 
 
+def fold_factor(node: OnnxNode, layer: Node | None, shape: Shape) -> tuple[Node, Constants]:
+    """The layer with the constant that `node` multiplies with, one number per channel, as a factor of its weights."""
+    node.require({})
+    position, factor = _constant_per_channel(node, shape)
+    if not isinstance(layer, Conv | Gemm | GroupNorm):
+        raise node.unsupported(f"input {position} is a constant", TODO_CONSTANT[node.op_type])
+    weight, *bias = (node.constants[name].astype(np.float64) for name in layer.weight_names)
+    scaled = factor.reshape(-1, *[1] * (weight.ndim - 1)) * weight
+    return _with_weights(node, layer, scaled, factor * bias[0] if bias else None)
+
+
 FOLDS: Mapping[str, Callable[[OnnxNode, Node | None, Shape], tuple[Node, Constants]]] = {
-    "Add": fold_bias,  # where it reads a constant
+    "Add": fold_added_constant,  # where it reads a constant
     "BatchNormalization": fold_batch_normalization,
+    "Mul": fold_factor,  # where it reads a constant
 }
 
 
+def _constant_per_channel(node: OnnxNode, shape: Shape) -> tuple[int, Float64Array]:
+    """(position, values (C,)) of the constant that `node` joins with an activation of `shape` (C, ...)."""
+    position = next(n for n, name in enumerate(node.inputs) if name in node.constants)
+    values = _constant(node, position)
+    aligned = (*[1] * (len(shape) + 1 - values.ndim), *values.shape)
+    if aligned != (1, shape[0], *[1] * (len(shape) - 1)):
+        raise node.unsupported(f"input {position} is a constant", TODO_CONSTANT[node.op_type])
+    return position, values.reshape(-1)
+
+
 def _with_weights(
-    node: OnnxNode, layer: Conv | Gemm, weight: Float64Array, bias: Float64Array
+    node: OnnxNode, layer: Conv | Gemm | GroupNorm, weight: Float64Array, bias: Float64Array | None
 ) -> tuple[Node, Constants]:
     """The layer with other weights, writing what `node` writes."""
-    weight_name = unused_name(layer.weight, node.constants)
-    bias_name = unused_name(layer.bias or f"{layer.name}.bias", node.constants)
-    constants = {weight_name: _rounded(node, weight), bias_name: _rounded(node, bias)}
-    return replace(layer, weight=weight_name, bias=bias_name, output=node.outputs[0]), constants
+    names = [*layer.weight_names, f"{layer.name}.bias"]
+    arrays = [weight] if bias is None else [weight, bias]
+    new: dict[str, Constant] = {}
+    for position, array in enumerate(arrays):
+        names[position] = unused_name(names[position], {**node.constants, **new})
+        new[names[position]] = _rounded(node, array)
+    if isinstance(layer, GroupNorm):
+        return replace(layer, scale=names[0], shift=names[1], output=node.outputs[0]), new
+    return replace(layer, weight=names[0], bias=None if bias is None else names[1], output=node.outputs[0]), new
 
 
 # --- constants -----------------------------------------------------------------------------------------------

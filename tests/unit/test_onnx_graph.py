@@ -87,6 +87,7 @@ def assert_runs_alike(path: Path, batch: int = 1) -> Model:
     return model
 
 
+RELU = node("Relu", "x", "r")
 FLATTEN = node("Flatten", "d", "f", axis=1)
 INT = np.int64
 
@@ -178,7 +179,7 @@ def test_reshape_in_a_file_made_for_several_samples(target: tuple[int, ...], tmp
 )
 def test_reshape_that_is_no_flatten_is_refused(target: tuple[int, ...], message: str, tmp_path: Path) -> None:
     shape = np.array(target, np.float32 if any(isinstance(size, float) for size in target) else INT)
-    path = head([node("Reshape", "x shape", "f")], tmp_path / "m.onnx", {"shape": shape})
+    path = head([node("Relu", "x", "r"), node("Reshape", "r shape", "f")], tmp_path / "m.onnx", {"shape": shape})
     with pytest.raises(ModelError, match=message) as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
@@ -217,11 +218,88 @@ def test_transpose_that_moves_elements_is_refused(perm: tuple[int, ...] | None, 
         load_model(head(nodes, tmp_path / "m.onnx"))
 
 
-def test_transpose_of_one_pixel_that_changes_the_shape_is_refused(tmp_path: Path) -> None:
+def test_transpose_of_one_pixel(tmp_path: Path) -> None:
     nodes = [node("Transpose", "x", "d", perm=(0, 2, 3, 1)), FLATTEN]
     path = head(nodes, tmp_path / "m.onnx", input_shape=("N", 18, 1, 1))
-    with pytest.raises(UnsupportedError, match=r"turns a sample of \(18, 1, 1\) into one of \(1, 1, 18\)"):
-        load_model(path)
+    assert kinds(assert_runs_alike(path)) == ["Flatten", "Gemm"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape"),
+    [
+        ([node("Squeeze", "x axes", "f")], (18, 1, 1)),  # axes 2 and 3
+        ([node("Unsqueeze", "x axes", "u"), node("Flatten", "u", "f", axis=1)], (18,)),
+        (
+            [node("Relu", "x", "r"), node("Unsqueeze", "r axes", "u"), node("Squeeze", "u axes", "d"), FLATTEN],
+            (2, 3, 3),
+        ),
+        ([node("Unsqueeze", "x axes", "u"), node("Relu", "u", "d"), FLATTEN], (18,)),  # a sample of (18, 1, 1)
+        ([node("Cast", "x", "d", to=TensorProto.FLOAT), FLATTEN], (2, 3, 3)),
+        ([node("Reshape", "x as_rows", "r"), node("Reshape", "r as_map", "d"), FLATTEN], (2, 3, 3)),
+    ],
+)
+def test_shapes_on_the_way(nodes: list[onnx.NodeProto], shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Any, as long as what computes with it sees a map or a vector."""
+    constants = {"axes": np.array([2, -1]), "as_rows": np.array([0, 3, 6]), "as_map": np.array([-1, 2, 3, 3])}
+    model = assert_runs_alike(head(nodes, tmp_path / "m.onnx", constants, ("N", *shape)))
+    assert kinds(model)[-1] == "Gemm" and set(kinds(model)[:-1]) <= {"Relu", "Flatten"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        ([node("Squeeze", "x", "d"), FLATTEN], "squeezes all dimensions, the samples' too"),
+        ([node("Squeeze", "x one", "d"), FLATTEN], r"squeezes axes \[1\] of a sample|is not valid ONNX"),
+        ([node("Unsqueeze", "x zero", "d"), FLATTEN], r"the axes \[0\] do not fit a sample; leave the first"),
+        ([node("Unsqueeze", "x twice", "d"), FLATTEN], r"do not fit a sample|is not valid ONNX"),
+        ([node("Cast", "x", "d", to=TensorProto.FLOAT16), FLATTEN], "it casts to another type than float32"),
+        (
+            [RELU, node("Unsqueeze", "r one", "u"), node("Relu", "u", "d"), FLATTEN],
+            "turns a sample of",
+        ),
+        ([node("ReduceMean", "x one", "d"), FLATTEN], r"it reduces axes \[1\] of a sample of \(2, 3, 3\); reduce all"),
+        ([node("ReduceMean", "x three", "d"), FLATTEN], r"it reduces axes \[3\] of a sample"),
+        ([node("ReduceMean", "x", "d"), FLATTEN], "it reduces all axes, the samples' too"),
+        ([node("Flatten", "x", "v"), node("ReduceMax", "v one", "d"), FLATTEN], "it reduces a vector of 18"),
+        ([node("Mul", "x x", "d"), FLATTEN], "it joins two activations; only a constant"),
+        (
+            [node("Celu", "x", "d"), FLATTEN],
+            r"node 'd' \(Celu\): the operator is not supported; use only Add, AveragePool",
+        ),
+    ],
+)
+def test_what_is_no_shape_of_the_graph_is_refused(nodes: list[onnx.NodeProto], message: str, tmp_path: Path) -> None:
+    constants = {
+        name: np.array(axes) for name, axes in (("zero", [0]), ("one", [1]), ("three", [3]), ("twice", [1, 1]))
+    }
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(head(nodes, tmp_path / "m.onnx", constants))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize(("op_type", "kind"), [("ReduceMean", "GlobalAveragePool"), ("ReduceMax", "MaxPool")])
+def test_reductions_over_all_pixels(op_type: str, kind: str, keepdims: int, tmp_path: Path) -> None:
+    last = "f" if not keepdims else "d"
+    nodes = [node(op_type, "x axes", last, keepdims=keepdims)] + [FLATTEN] * keepdims
+    path = head(nodes, tmp_path / "m.onnx", {"axes": np.array([-1, 2])}, ("N", 18, 4, 3))
+    assert kinds(assert_runs_alike(path, batch=3)) == [kind, "Flatten", "Gemm"]
+
+
+def test_the_maximum_of_a_map(tmp_path: Path) -> None:
+    path = head([node("GlobalMaxPool", "x", "d"), FLATTEN], tmp_path / "m.onnx", input_shape=("N", 18, 4, 3))
+    assert kinds(assert_runs_alike(path)) == ["MaxPool", "Flatten", "Gemm"]
+
+
+def test_a_shape_at_the_end(tmp_path: Path) -> None:
+    """The logits may be a reshaped map."""
+    path = head([node("Flatten", "x", "f", axis=1)], tmp_path / "m.onnx")
+    proto = onnx.load_model(path)
+    proto.graph.node.extend([node("Unsqueeze", "y last", "u"), node("Squeeze", "u last", "logits")])
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([2]), "last"))
+    proto.graph.output[0].name = "logits"
+    path.write_bytes(proto.SerializeToString())
+    assert assert_runs_alike(path).graph.output == "y"
 
 
 def test_what_reads_no_activation_is_refused(tmp_path: Path) -> None:

@@ -206,7 +206,7 @@ def test_a_constant_added_to_maps_is_a_bias(tmp_path: Path) -> None:
         ([node("MatMul", "x w", "a"), node("Add", "a b", "c"), node("Add", "c b", "d")], "input 1 is a constant; use"),
         ([node("MatMul", "x w", "a"), node("Add", "a one", "d")], "input 1 is a constant; use the bias"),
         ([node("Relu", "x", "a"), node("Add", "a b", "d")], "input 1 is a constant; use the bias"),
-        ([node("Add", "b b", "c"), node("Add", "x c", "d")], "it reads no activation"),
+        ([node("Add", "b b", "c"), node("Add", "x c", "d")], "input 1 is a constant; use the bias"),
     ],
 )
 def test_what_is_no_layer_is_refused(nodes: list[onnx.NodeProto], message: str, tmp_path: Path) -> None:
@@ -252,9 +252,108 @@ def test_pads_of_dilated_windows(tmp_path: Path) -> None:
     assert (pool.window.pad_before, pool.window.pad_after) == ((0, 0), (0, 0))
 
 
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 0, 0, 1), (0, 1, 1, 1)])
+@pytest.mark.parametrize("kernel", [(2, 2), (3, 2), (2, 3)])
+@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
+def test_sizes_that_are_rounded_up(
+    strides: tuple[int, int], kernel: tuple[int, int], pads: tuple[int, ...], tmp_path: Path
+) -> None:
+    window = {"kernel_shape": kernel, "strides": strides, "pads": pads, "ceil_mode": 1}
+    padded = [n + pads[axis] + pads[axis + 2] for axis, n in enumerate(INPUT[1:])]
+    height, width = (-(-(n - k) // s) + 1 for n, k, s in zip(padded, kernel, strides, strict=True))
+    starts = (height - 1) * strides[0] - pads[0], (width - 1) * strides[1] - pads[1]
+    for op_type in ("MaxPool", "AveragePool"):
+        path = file(tmp_path / "m.onnx", [node(op_type, "x", "d", **window)], {}, 2 * height * width)
+        if starts[0] < INPUT[1] and starts[1] < INPUT[2]:
+            assert_reads(path, [op_type], [])
+        else:
+            assert_refused(path, "its last window sees padding only")
+
+
+def test_sizes_that_are_rounded_up_where_the_padding_counts_are_refused(tmp_path: Path) -> None:
+    window = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1, "count_include_pad": 1}
+    assert_refused(file(tmp_path / "m.onnx", [node("AveragePool", "x", "d", **window)], {}, 18), "ceil_mode = 1 with")
+
+
+def test_padding_before_a_convolution(tmp_path: Path) -> None:
+    nodes = [node("Pad", "x pads", "p"), node("Conv", "p w", "d", pads=[1, 0, 0, 1])]
+    constants = {"pads": np.array([0, 0, 1, 2, 0, 0, 0, 3]), "w": random(3, 2, 3, 3)}
+    model = assert_reads(file(tmp_path / "m.onnx", nodes, constants, 3 * 5 * 10), ["Conv"], ["d"])
+    conv = model.graph.nodes[0]
+    assert isinstance(conv, Conv)
+    assert (conv.window.pad_before, conv.window.pad_after) == ((2, 2), (0, 4))
+
+
+@pytest.mark.parametrize(
+    ("pad", "after", "message"),
+    [
+        (node("Pad", "x pads", "p", mode="edge"), node("Conv", "p w", "d"), "mode = edge is not supported"),
+        (node("Pad", "x pads one", "p"), node("Conv", "p w", "d"), "it pads with other numbers than zeros"),
+        (node("Pad", "x channels", "p"), node("Conv", "p w", "d"), "do not fit a sample"),
+        (node("Pad", "x less", "p"), node("Conv", "p w", "d"), "do not fit a sample"),
+        (node("Pad", "x pads", "p"), node("Relu", "p", "d"), "it reads what a Pad writes; only a Conv"),
+        (node("Pad", "x pads", "p"), node("Conv", "p w", "d", auto_pad="SAME_UPPER"), "it reads what a Pad writes"),
+    ],
+)
+def test_other_padding_is_refused(pad: onnx.NodeProto, after: onnx.NodeProto, message: str, tmp_path: Path) -> None:
+    constants = {
+        **{"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "channels": np.array([0, 1, 0, 0, 0, 0, 0, 0])},
+        **{"less": np.array([0, 0, -1, 0, 0, 0, 0, 0]), "one": np.float32(1), "w": random(3, 2, 3, 3)},
+    }
+    assert_refused(file(tmp_path / "m.onnx", [pad, after], constants, 90), message)
+
+
 def test_an_unknown_rule_is_refused(tmp_path: Path) -> None:
     nodes = [node("Conv", "x w", "d", auto_pad="SAME")]
     assert_refused(file(tmp_path / "m.onnx", nodes, {"w": random(3, 2, 3, 3)}, 90), "auto_pad = SAME is not supported")
+
+
+# --- factors, and normalizations that are written out --------------------------------------------------------
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("inputs", ["c factor", "factor c"])
+def test_a_factor_is_part_of_the_layer_before_it(inputs: str, bias: bool, tmp_path: Path) -> None:
+    nodes = [node("Conv", "x w b" if bias else "x w", "c"), node("Mul", inputs, "d")]
+    constants = {"w": random(3, 2, 1, 1), "b": random(3), "factor": random(3, 1, 1)}
+    assert_reads(file(tmp_path / "m.onnx", nodes, constants, 90), ["Conv"], ["c"])
+
+
+def window_of_one(shape: tuple[int, ...]) -> onnx.NodeProto:
+    """From "x" to "x1"; only a window tells that a sample of two dimensions is a map."""
+    if len(shape) == 1:
+        return node("Relu", "x", "x1")
+    return node("MaxPool", "x", "x1", kernel_shape=[1] * (len(shape) - 1))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("shape", [(4, 5, 6), (4, 7), (4,)])
+def test_group_normalization_in_older_files(shape: tuple[int, ...], groups: int, tmp_path: Path) -> None:
+    """Groups as channels, InstanceNormalization, back, and one factor and one summand per channel."""
+    per_channel = (4, *[1] * (len(shape) - 1))
+    nodes = [
+        *(window_of_one(shape), node("Shape", "x1", "size"), node("Reshape", "x1 grouped", "g")),
+        *(node("InstanceNormalization", "g s0 b0", "n"), node("Reshape", "n size", "m")),
+        *(node("Mul", "m scale", "z"), node("Add", "z shift", "d")),
+    ]
+    constants = {
+        **{"grouped": np.array([0, groups, -1]), "s0": positive(groups), "b0": random(groups)},
+        **{"scale": random(*per_channel), "shift": random(*per_channel)},
+    }
+    path = file(tmp_path / "m.onnx", nodes, constants, int(np.prod(shape)), shape)
+    model = assert_reads(path, ["Relu" if shape == (4,) else "MaxPool", "GroupNorm"], ["n"])
+    norm = model.graph.nodes[1]
+    assert isinstance(norm, GroupNorm) and norm.groups == groups
+
+
+def test_groups_that_are_not_undone_are_refused(tmp_path: Path) -> None:
+    nodes = [node("Relu", "x", "r"), node("Reshape", "r grouped", "g"), node("InstanceNormalization", "g s b", "n")]
+    nodes.append(node("Relu", "n", "d"))
+    constants = {"grouped": np.array([0, 2, -1]), "s": positive(2), "b": random(2)}
+    path = file(tmp_path / "m.onnx", nodes, constants, 60)
+    assert_refused(path, r"turns a sample of \(2, 5, 6\) into one of \(2, 30\)")
+    constants = {"grouped": np.array([0, 3, -1]), "s": positive(3), "b": random(3)}
+    assert_refused(file(tmp_path / "m.onnx", nodes, constants, 60), "3 groups do not divide 2")
 
 
 # --- normalizations ------------------------------------------------------------------------------------------
