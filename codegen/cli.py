@@ -22,6 +22,7 @@ from pmeta.codegen.project.memory_options import MemoryOptions, size_in_bytes
 from pmeta.codegen.report.paper_tables import paper_tables
 from pmeta.codegen.report.paper_tables_text import tables_json, tables_text
 from pmeta.codegen.report.terminal import summary_table
+from pmeta.codegen.support import SupportOptions
 
 EPILOG = """Example: pmeta-gen models/icons-4conv-5way.onnx --board native --board netduinoplus2 --out icons
 
@@ -35,6 +36,7 @@ Exit codes: 0 success, 2 usage, 3 wrong option, 4 model damaged or unsupported, 
 
 OWN = "A network without a record of pmeta-train"
 MEMORY = "RAM"
+SUPPORT = "The support set"
 
 app = typer.Typer(cls=DefaultCommandGroup, add_completion=True, pretty_exceptions_enable=False)
 
@@ -79,12 +81,23 @@ def gen(
         str | None,
         typer.Option(help="What may be given up to fit: store,rho,layers.", rich_help_panel=MEMORY),
     ] = None,
+    support: Annotated[
+        str,
+        typer.Option(help="Where the support set lies: stream (with the host), ram, flash.", rich_help_panel=SUPPORT),
+    ] = "stream",
+    support_samples: Annotated[
+        int | None, typer.Option(help="Most samples in RAM (ways * shots).", rich_help_panel=SUPPORT)
+    ] = None,
+    support_task: Annotated[
+        Path | None, typer.Option(help="Task file whose first support set goes to flash.", rich_help_panel=SUPPORT)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
 ) -> None:
     """Generate firmware that adapts MODEL on a board: forward, backward and update in one static arena."""
     own = _own_adaptation(update, alpha, steps, loss, head, ways, outputs, uint8_scale, uint8_offset)
+    kept = SupportOptions(support, support_samples, support_task)
     with StageBars(Console(stderr=True), hidden=as_json) as bars:
-        project = generate(model, board, own, bars.show, _memory_options(store, maps, ram, allow))
+        project = generate(model, board, own, bars.show, _memory_options(store, maps, ram, allow), kept)
     write_project(project, out)
     if as_json:
         answer = {"out": str(out), "given_up": project.fitted.given_up, "saved_bytes": project.fitted.saved}

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from pmeta.codegen.adaptation import LossHead
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import read_file
+from pmeta.codegen.support import SupportPlace
 
 MANIFEST_SCHEMA = 2
 MAX_FILE_BYTES = 16 << 20
@@ -61,6 +62,15 @@ class Manifest:
     tensors: tuple[LearnedTensor, ...]
     statics: tuple[StaticObject, ...]
     loss: LossHead = "softmax_cross_entropy"
+    support: SupportPlace = "stream"
+    support_samples: int = 0  # most that RAM keeps; those in flash
+    support_sha256: str = ""  # of what lies in flash (pmeta.codegen.support)
+
+    @property
+    def support_flash_bytes(self) -> int:
+        """Of the support set, where it lies in flash."""
+        target = 4 * self.ways if self.loss == "mean_squared_error" else 4
+        return self.support_samples * (self.sample_bytes + target) if self.support == "flash" else 0
 
     def ram(self, *parts: str) -> int:
         """Predicted bytes of RAM of the given parts: ("model",), or ("model", "link", "stack") for a whole firmware."""
@@ -114,6 +124,10 @@ def _check(manifest: Manifest) -> None:
     numbers = [*manifest.input_shape, manifest.sample_bytes, manifest.ways, manifest.steps]
     if manifest.loss not in get_args(LossHead):
         raise ValueError(f"{manifest.loss!r} is no loss head")
+    if manifest.support not in get_args(SupportPlace):
+        raise ValueError(f"{manifest.support!r} is no place of a support set")
+    numbers.append(manifest.support_samples + 1)  # may be 0
+    texts.append(manifest.support_sha256)
     for tensor in manifest.tensors:
         texts += [tensor.name, tensor.layer]
         numbers += [*tensor.shape, *tensor.steps]

@@ -12,13 +12,14 @@ import re
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pmeta.codegen.adaptation import LossHead
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import check_regular, replacement
 
@@ -98,6 +99,28 @@ class Task:
     def regression(self) -> bool:
         """Whether samples teach numbers instead of classes."""
         return self.support_y.dtype == np.float32
+
+
+def fitting(task: Task, input_shape: tuple[int, ...], encoding: str, ways: int, loss: LossHead) -> Task:
+    """The task with samples in the model's input shape; DataError unless it is one for such a model.
+
+    `encoding` ("uint8", "float32") is how samples travel. Samples (C, L) are maps of one row for a model of (C, 1, L).
+    """
+    where, shape = f"task '{task.name}'", task.support_x.shape[1:]
+    if task.regression != (loss == "mean_squared_error"):
+        kinds = ("classes", "numbers")
+        what = f"teaches {kinds[task.regression]}, the model learns {kinds[not task.regression]} (loss: {loss})"
+        raise DataError(what, where, "use the model's own task file")
+    is_row = len(input_shape) == 3 and input_shape[1] == 1 and shape == (input_shape[0], input_shape[2])
+    if (shape != input_shape and not is_row) or task.ways != ways:
+        counted = "numbers per target" if task.regression else "classes"
+        what = f"has {task.ways} {counted} and samples of shape {shape}, the model {ways} and {input_shape}"
+        raise DataError(what, where, "use the model's own task file")
+    if task.support_x.dtype != np.dtype(encoding):
+        what = f"has samples of {task.support_x.dtype}, the model takes {encoding}"
+        raise DataError(what, where, f"write the task file with {encoding} samples")
+    support_x, query_x = (x.reshape(len(x), *input_shape) for x in (task.support_x, task.query_x))
+    return replace(task, support_x=support_x, query_x=query_x)
 
 
 def save_tasks(tasks: Sequence[Task], path: Path) -> None:

@@ -16,13 +16,13 @@ from pmeta.codegen import cli_errors
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.modelfile import load_model
-from pmeta.codegen.taskfile import Task, load_tasks
+from pmeta.codegen.taskfile import Task, fitting, load_tasks
 from pmeta.host.events import Event
 from pmeta.host.link.device import Device
 from pmeta.host.link.protocol import Client, Timeouts
 from pmeta.host.link.transports import BAUD_RATE, connector, serial_ports
 from pmeta.host.progress import TaskProgress, print_difference, print_line, print_result, print_summary
-from pmeta.host.project import Project, fitting, open_project
+from pmeta.host.project import Project, open_project
 from pmeta.host.results import TaskResult
 from pmeta.host.session import Adaptation
 from pmeta.host.simulation import simulated_events

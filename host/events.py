@@ -1,7 +1,8 @@
 """What happens while a task is adapted, as a stream; device and simulator emit the same, so they can be compared.
 
 The order: QueryDone "before" for every query sample; per step a SampleDone for every support sample, then a StepDone;
-QueryDone "after" for every query sample. A device may emit Resumed in between; the others are never repeated.
+QueryDone "after" for every query sample. A device that keeps the support set in RAM emits a SampleKept for every one of
+its samples before step 1. It may emit Resumed in between; the others are never repeated.
 """
 
 from __future__ import annotations
@@ -51,4 +52,11 @@ class Resumed:
     samples: int  # that the device has of this step
 
 
-Event: TypeAlias = QueryDone | SampleDone | StepDone | Resumed
+@dataclass(frozen=True)
+class SampleKept:
+    """The device keeps one more support sample, and needs it no more from outside."""
+
+    index: int  # from 0
+
+
+Event: TypeAlias = QueryDone | SampleDone | StepDone | Resumed | SampleKept

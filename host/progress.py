@@ -16,7 +16,7 @@ from rich.table import Table
 from pmeta.codegen.errors import printable
 from pmeta.codegen.report.text import count_text
 from pmeta.codegen.taskfile import Task
-from pmeta.host.events import Event, Phase, QueryDone, Resumed, SampleDone, StepDone
+from pmeta.host.events import Event, Phase, QueryDone, Resumed, SampleDone, SampleKept, StepDone
 from pmeta.host.results import TaskResult
 from pmeta.host.verify import Difference
 
@@ -66,6 +66,8 @@ class TaskProgress:
             case StepDone():
                 note = f"{self._mean_loss()}  {verdict}"
                 self._progress.update(self._bars[f"step {event.step}"], note=note)
+            case SampleKept():
+                self._step_bar("support set", len(self._task.support_x), event.index, "")
             case Resumed():
                 at = f"step {event.step}, sample {event.samples}"
                 self._progress.console.print(f"[yellow]the device lost the session; going on from {at}[/yellow]")

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-import numpy as np
-
-from pmeta.codegen.adaptation import LossHead
 from pmeta.codegen.errors import ConfigError, DataError, LinkError
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.modelfile import sha256_of
-from pmeta.codegen.taskfile import Task
+from pmeta.codegen.support import support_sha256
+from pmeta.codegen.taskfile import Task, fitting
 
 
 @dataclass(frozen=True)
@@ -58,34 +56,19 @@ class Project:
         """The task with samples in this model's shape; DataError unless it is one for this model."""
         manifest = self.manifest
         encoding = "uint8" if manifest.sample_bytes == prod(manifest.input_shape) else "float32"
-        return fitting(task, manifest.input_shape, encoding, manifest.ways, manifest.loss)
+        task = fitting(task, manifest.input_shape, encoding, manifest.ways, manifest.loss)
+        where = f"task '{task.name}'"
+        if manifest.support == "ram" and len(task.support_x) > manifest.support_samples:
+            what = f"has {len(task.support_x)} support samples, the device keeps {manifest.support_samples} at most"
+            raise DataError(what, where, "generate with a larger --support-samples")
+        if manifest.support == "flash" and support_sha256(task) != manifest.support_sha256:
+            raise DataError("has another support set than lies in flash", where, "use the task it was generated with")
+        return task
 
 
 def open_project(folder: Path) -> Project:
     """Reads the manifest; DataError if the folder is no project."""
     return Project(folder, Manifest.load(folder / "manifest.json"))
-
-
-def fitting(task: Task, input_shape: tuple[int, ...], encoding: str, ways: int, loss: LossHead) -> Task:
-    """The task with samples in the model's input shape; DataError unless it is one for such a model.
-
-    `encoding` ("uint8", "float32") is how samples travel. Samples (C, L) are maps of one row for a model of (C, 1, L).
-    """
-    where, shape = f"task '{task.name}'", task.support_x.shape[1:]
-    if task.regression != (loss == "mean_squared_error"):
-        kinds = ("classes", "numbers")
-        what = f"teaches {kinds[task.regression]}, the model learns {kinds[not task.regression]} (loss: {loss})"
-        raise DataError(what, where, "use the model's own task file")
-    is_row = len(input_shape) == 3 and input_shape[1] == 1 and shape == (input_shape[0], input_shape[2])
-    if (shape != input_shape and not is_row) or task.ways != ways:
-        counted = "numbers per target" if task.regression else "classes"
-        what = f"has {task.ways} {counted} and samples of shape {shape}, the model {ways} and {input_shape}"
-        raise DataError(what, where, "use the model's own task file")
-    if task.support_x.dtype != np.dtype(encoding):
-        what = f"has samples of {task.support_x.dtype}, the model takes {encoding}"
-        raise DataError(what, where, f"write the task file with {encoding} samples")
-    support_x, query_x = (x.reshape(len(x), *input_shape) for x in (task.support_x, task.query_x))
-    return replace(task, support_x=support_x, query_x=query_x)
 
 
 def _is_running(pid: int) -> bool:

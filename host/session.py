@@ -15,7 +15,7 @@ from pmeta.codegen.errors import DeviceError, LinkError
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.targets import targets_of
 from pmeta.codegen.taskfile import Task
-from pmeta.host.events import Event, Phase, QueryDone, Resumed, SampleDone, StepDone
+from pmeta.host.events import Event, Phase, QueryDone, Resumed, SampleDone, SampleKept, StepDone
 from pmeta.host.link.device import Device
 from pmeta.host.link.protocol import SessionLost
 
@@ -41,6 +41,9 @@ class Adaptation:
         self._id = secrets.randbits(64) | 1  # never 0, which means "not reset since the start"
         self._position: Position | None = None  # None: not known, ask the device
         self._results: dict[Position, bytes] = {}  # of samples already emitted, by the position before them
+        self._keeps = manifest.support != "stream"  # the support set is on the device
+        self._kept = 0  # samples that the device keeps
+        self._announced = 0  # of them, emitted as SampleKept
         self._tensors: list[tuple[int, ...]] = []  # CRC-32 of all tensors after each step emitted as StepDone
         self._verified = 0  # the last step whose tensors were read since the device was reset
         self._resumes = 0
@@ -83,6 +86,8 @@ class Adaptation:
         step, samples = self._position
         if step - 1 > self._verified:
             return self._read_tensors(step - 1)
+        if self._keeps and self._kept < len(self._support):
+            return self._keep_sample(self._kept)
         if samples < len(self._support):
             return self._adapt_sample(self._position)
         self._device.end_step(step, samples)
@@ -106,7 +111,10 @@ class Adaptation:
 
     def _adapt_sample(self, position: Position) -> Event | None:
         step, index = position
-        result = self._device.adapt(step, index, self._support[index], self._targets[index])
+        if self._keeps:
+            result = self._device.support_adapt(step, index)
+        else:
+            result = self._device.adapt(step, index, self._support[index], self._targets[index])
         self._position = Position(step, index + 1)
         now = result.logits.tobytes() + result.loss.tobytes()
         before = self._results.get(position)
@@ -116,6 +124,14 @@ class Adaptation:
         if before != now:
             raise self._changed(f"another result for step {step}, sample {index}")
         return None
+
+    def _keep_sample(self, index: int) -> Event | None:
+        self._device.support_add(index, self._support[index], self._targets[index])
+        self._kept = index + 1
+        if self._kept <= self._announced:
+            return None
+        self._announced = self._kept
+        return SampleKept(index)
 
     def _locate(self) -> Event | None:
         """Asks the device where it is; resets it unless it is where it can go on from."""
@@ -128,6 +144,8 @@ class Adaptation:
         elif at.samples and Position(at.step, at.samples - 1) not in self._results:
             self._device.restart_step(at.step)  # the last sample's result was lost: have the step computed again
             at = Position(at.step, 0)
+        if self._keeps:
+            self._kept = self._device.support_count()
         self._position = at
         return Resumed(at.step, at.samples) if self._resumes else None
 

@@ -25,9 +25,14 @@ from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.project.c_source import Title, library_sources, sample_bytes, state_bytes
 from pmeta.codegen.project.templates import files_in
+from pmeta.codegen.support import STREAMED, Support
 from pmeta.codegen.targets import Target
 
-MODEL_SOURCES = ("pmeta_model.c", "pmeta_plan.c", "pmeta_weights.c", "pmeta_weights.S")  # the others are the kernels'
+# The others are the kernels'.
+MODEL_SOURCES = (
+    *("pmeta_model.c", "pmeta_plan.c", "pmeta_weights.c", "pmeta_weights.S"),
+    *("pmeta_support.c", "pmeta_support_ram.c", "pmeta_support_flash.c"),
+)
 ARENA_SOURCE = "pmeta_plan.c"
 FENCE_BYTES = 64
 TITLE = Title(title="test", command="pmeta-gen --board native", model_sha256="0" * 64, firmware_id="5a" * 16)
@@ -40,9 +45,9 @@ def compiler() -> str:
     return found
 
 
-def write_library(plan: Plan, folder: Path) -> list[Path]:
+def write_library(plan: Plan, folder: Path, support: Support = STREAMED) -> list[Path]:
     """Write lib/pmeta_model/src into `folder`; returns the files to compile."""
-    sources = library_sources(plan, TITLE)
+    sources = library_sources(plan, TITLE, support)
     for name, content in sources.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return sorted(folder / name for name in sources if name.endswith((".c", ".S")))
@@ -95,11 +100,12 @@ class CompiledModel:
         folder: Path,
         edit_plan: Callable[[str], str] | None = None,
         strategies: Sequence[Strategy] = STRATEGIES,
+        support: Support = STREAMED,
     ) -> None:
         """`edit_plan` changes the text of pmeta_plan.c before it is compiled: to break it on purpose."""
         self.model = model
         self.plan = make_plan(model, strategies)
-        own = [str(path) for path in write_library(self.plan, folder) if path.name in MODEL_SOURCES]
+        own = [str(path) for path in write_library(self.plan, folder, support) if path.name in MODEL_SOURCES]
         others = [path for path in own if not path.endswith(ARENA_SOURCE)]
         if edit_plan is not None:
             source = folder / "pmeta_plan.c"
@@ -147,6 +153,26 @@ class CompiledModel:
     def reset(self) -> None:
         self._library.pmeta_reset()
 
+    def support_add(self, sample: npt.NDArray[np.generic], target: Target) -> int:
+        """The status."""
+        raw = np.ascontiguousarray(sample).tobytes()
+        return int(self._library.pmeta_support_add(raw, _passed(target)))
+
+    def support_clear(self) -> None:
+        self._library.pmeta_support_clear()
+
+    def support_count(self) -> int:
+        return int(self._library.pmeta_support_count())
+
+    def support_adapt_sample(self, index: int) -> int:
+        """The status."""
+        outputs, loss = np.empty(self.model.adaptation.ways, np.float32), ctypes.c_float()
+        return int(self._library.pmeta_support_adapt_sample(index, _pointer(outputs), ctypes.byref(loss)))
+
+    def adapt(self) -> int:
+        """The status."""
+        return int(self._library.pmeta_adapt(_pointer(np.empty(self.model.adaptation.ways, np.float32))))
+
     def restart_step(self) -> None:
         self._library.pmeta_restart_step()
 
@@ -176,8 +202,7 @@ class CompiledModel:
     ) -> int:
         raw = np.ascontiguousarray(sample).tobytes()
         assert len(raw) == sample_bytes(self.plan)
-        passed = ctypes.c_uint32(target) if isinstance(target, int) else _pointer(target)
-        status = int(self._library.pmeta_adapt_sample(raw, passed, _pointer(logits), ctypes.byref(loss)))
+        status = int(self._library.pmeta_adapt_sample(raw, _passed(target), _pointer(logits), ctypes.byref(loss)))
         self.assert_fenced()
         return status
 
@@ -236,6 +261,10 @@ class CompiledModel:
     def load(self, state: bytes) -> int:
         """The status."""
         return int(self._library.pmeta_load(state, len(state)))
+
+
+def _passed(target: Target) -> ctypes.c_uint32 | ctypes.c_void_p:
+    return ctypes.c_uint32(target) if isinstance(target, int) else _pointer(target)
 
 
 def _pointer(array: npt.NDArray[np.float32]) -> ctypes.c_void_p:

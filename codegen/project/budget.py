@@ -22,6 +22,7 @@ from pmeta.codegen.project.c_source import ram_model
 from pmeta.codegen.project.fit import firmware_ram
 from pmeta.codegen.project.memory_options import LOSSES, Loss, with_changes
 from pmeta.codegen.storage import MapType, Storage, StoredType
+from pmeta.codegen.support import STREAMED, Support
 
 # From the least rounding to the most; int8 of what is kept goes with float16 of what is handed on.
 STORAGES = (
@@ -42,16 +43,21 @@ class Limit:
 
     bytes: int
     where: str  # for messages
-    need: Callable[[Plan], int]  # bytes of a plan that count
+    count: Callable[[Plan, Support], int]  # bytes of a plan and a support set
+    support: Support = STREAMED
+
+    def need(self, plan: Plan) -> int:
+        """Bytes of a plan that count."""
+        return self.count(plan, self.support)
 
     @classmethod
-    def of(cls, boards: Sequence[Board], ram: int | None) -> Limit | None:
+    def of(cls, boards: Sequence[Board], ram: int | None, support: Support = STREAMED) -> Limit | None:
         """The smallest of all, None where there is none. On boards all of the firmware counts, else the library."""
         bare_metal = [board for board in boards if board.kind == "bare-metal"]
         limits = [(board.all_ram_bytes, f"board '{board.name}'") for board in bare_metal]
         if ram is not None:
             limits.append((ram, "--ram"))
-        return cls(*min(limits), firmware_ram if bare_metal else ram_model) if limits else None
+        return cls(*min(limits), firmware_ram if bare_metal else ram_model, support) if limits else None
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,9 @@ def fitted(plan: Plan, limit: Limit | None, allow: frozenset[Loss], on_progress:
     what = f"needs {need:,} bytes of RAM, {need - limit.bytes:,} more than the {limit.bytes:,} there are"
     if allow:
         what += f", whatever --allow {','.join(loss for loss in LOSSES if loss in allow)} permits"
+    streamed = limit.count(plan, STREAMED)
+    if streamed <= limit.bytes:
+        raise FitError(what, limit.where, f"--support stream needs {streamed:,} bytes; or keep fewer samples")
     raise FitError(what, limit.where, search.advice())
 
 

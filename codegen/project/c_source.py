@@ -15,7 +15,9 @@ from pmeta.codegen.plan.plan import STATE_BYTES, Plan, PlannedWeight
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role
 from pmeta.codegen.project.constants import attention_modules, constant_files, hex_float, shape_text
 from pmeta.codegen.project.kernel_files import headers_of, kernel_files
+from pmeta.codegen.project.support_files import support_files
 from pmeta.codegen.project.templates import render, template_text
+from pmeta.codegen.support import STREAMED, Support
 
 LINE_WIDTH = 112  # of the statements in pmeta_plan.c, without their indentation
 
@@ -35,22 +37,23 @@ def comment_text(text: str) -> str:
     return "".join(c if c.isalnum() or c in " _.,:;()[]+-=<>" else "_" for c in text)[:120]
 
 
-def library_sources(plan: Plan, title: Title) -> dict[str, str | bytes]:
+def library_sources(plan: Plan, title: Title, support: Support = STREAMED) -> dict[str, str | bytes]:
     """File name -> content of lib/pmeta_model/src."""
-    return {**library_code(plan, title), **constant_files(plan, title.title, title.model_sha256)}
+    return {**library_code(plan, title, support), **constant_files(plan, title.title, title.model_sha256)}
 
 
-def library_code(plan: Plan, title: Title) -> dict[str, str]:
+def library_code(plan: Plan, title: Title, support: Support = STREAMED) -> dict[str, str]:
     """The part of `library_sources` that is no constants."""
     common: dict[str, Any] = {"title": title.title, "command": title.command, "model_sha256": title.model_sha256}
     called = (call.function for program in (*plan.adapt, plan.predict) for call in program.calls)
     headers = headers_of(name.rsplit(" ", 1)[-1] for name in called)
     return {
         **kernel_files(headers),
-        "pmeta_model.h": render("model/pmeta_model.h.j2", **common, **_header_values(plan)),
+        "pmeta_model.h": render("model/pmeta_model.h.j2", **common, **_header_values(plan, support)),
         "pmeta_model.c": template_text("model/pmeta_model.c"),
         "pmeta_plan.h": render("model/pmeta_plan.h.j2", **common, **_plan_header_values(plan)),
         "pmeta_plan.c": render("model/pmeta_plan.c.j2", **common, **_plan_values(plan, title, headers)),
+        **support_files(support, title.title),
     }
 
 
@@ -64,9 +67,9 @@ def state_bytes(plan: Plan) -> int:
     return 16 + 4 + 4 + sum(weight.weight.bytes for weight in plan.learned) + 4
 
 
-def ram_model(plan: Plan) -> int:
+def ram_model(plan: Plan, support: Support = STREAMED) -> int:
     """Static RAM of lib/pmeta_model."""
-    return plan.arena_bytes + STATE_BYTES
+    return plan.arena_bytes + STATE_BYTES + support.ram_bytes(plan.model)
 
 
 def arena_part_name(index: int) -> str:
@@ -74,11 +77,14 @@ def arena_part_name(index: int) -> str:
     return f"pmeta_arena_{index + 1}" if index else "pmeta_arena"
 
 
-def _header_values(plan: Plan) -> dict[str, Any]:
+def _header_values(plan: Plan, support: Support) -> dict[str, Any]:
     adaptation = plan.model.adaptation
     return {
         "numerics": NUMERICS,
-        "ram_model": ram_model(plan),
+        "ram_model": ram_model(plan, support),
+        "support": support.place,
+        "support_samples": support.samples,
+        "support_bytes": support.ram_bytes(plan.model),
         "sample_bytes": sample_bytes(plan),
         "sample_layout": f"{adaptation.encoding.kind} {shape_text(plan.graph.input_shape)}, row-major",
         "ways": adaptation.ways,

@@ -29,6 +29,7 @@ from pmeta.codegen.project.platformio import platformio_files
 from pmeta.codegen.project.regions import divided
 from pmeta.codegen.project.templates import files_in, render, template_text
 from pmeta.codegen.report.html import report_html
+from pmeta.codegen.support import Support, SupportOptions
 
 STAGING = ".pmeta-gen-"  # folder that holds the files while they are written
 
@@ -50,25 +51,27 @@ def generate(
     own: OwnAdaptation | None = None,
     on_progress: OnProgress = nobody_watches,
     memory: MemoryOptions | None = None,
+    support_options: SupportOptions | None = None,
 ) -> Project:
     """Generate the project in memory; `own` says how a network without a record adapts. Raises PmetaError."""
     memory = memory or MemoryOptions()
     recorded = load_model(model_path) if own is None else own_model(load_network(model_path), own)
     boards = tuple(find_board(name) for name in sorted(set(board_names)))
+    support = (support_options or SupportOptions()).resolved(recorded)
     first_plan = make_plan(memory.applied_to(recorded), on_progress=on_progress)
-    check_fit(first_plan, boards)
-    found = fitted(first_plan, Limit.of(boards, memory.ram), memory.allow, on_progress)
-    plan, model = divided(found.plan, boards), found.plan.model
+    check_fit(first_plan, boards, support)
+    found = fitted(first_plan, Limit.of(boards, memory.ram, support), memory.allow, on_progress)
+    plan, model = divided(found.plan, boards, support), found.plan.model
     model_file = model_path.read_bytes() if own is None and model is recorded else model_bytes(model)
     options = (*(f"--board {board.name}" for board in boards), *(own.arguments if own else ()), *memory.arguments)
-    command = " ".join(["pmeta-gen model.onnx", *options])
+    command = " ".join(["pmeta-gen model.onnx", *options, *support.arguments])
     on_progress("writing", 0, 3)
     model_sha256 = hashlib.sha256(model_file).hexdigest()
     constants = constant_files(plan, comment_text(model.graph.name), model_sha256)
-    manifest = _manifest(plan, constants, model_sha256, command, boards)
+    manifest = _manifest(plan, constants, model_sha256, command, boards, support)
     title = Title(comment_text(model.graph.name), manifest.command, manifest.model_sha256, manifest.firmware_id)
     files: dict[str, str | bytes] = {**platformio_files([board.name for board in boards])}
-    library = {**library_code(plan, title), **constants}
+    library = {**library_code(plan, title, support), **constants}
     files.update({f"lib/pmeta_model/src/{name}": content for name, content in library.items()})
     files["lib/pmeta_model/library.json"] = render("project/library.json.j2", title=title.title)
     files.update(_link_files(plan))
@@ -155,13 +158,18 @@ def _move(source: Path, target: Path, moves: list[tuple[Path, Path]]) -> None:
 
 
 def _manifest(
-    plan: Plan, constants: Mapping[str, str | bytes], model_sha256: str, command: str, boards: Sequence[Board]
+    plan: Plan,
+    constants: Mapping[str, str | bytes],
+    model_sha256: str,
+    command: str,
+    boards: Sequence[Board],
+    support: Support,
 ) -> Manifest:
     adaptation = plan.model.adaptation
     # The id stands in the sources and follows from them: as they are without it, and without the boards.
     anonymous = Title(comment_text(plan.model.graph.name), command="", model_sha256=model_sha256, firmware_id="00" * 16)
     return Manifest(
-        firmware_id=firmware_id({**library_code(plan, anonymous), **constants}),
+        firmware_id=firmware_id({**library_code(plan, anonymous, support), **constants}),
         model_sha256=model_sha256,
         command=command,
         numerics=NUMERICS,
@@ -171,8 +179,11 @@ def _manifest(
         steps=adaptation.steps,
         boards=tuple(board.name for board in boards),
         tensors=tuple(LearnedTensor(w.name, w.layer, w.weight.shape, w.steps) for w in plan.learned),
-        statics=statics(plan),
+        statics=statics(plan, support),
         loss=adaptation.loss,
+        support=support.place,
+        support_samples=support.samples,
+        support_sha256=support.sha256,
     )
 
 

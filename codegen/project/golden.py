@@ -16,7 +16,7 @@ import numpy as np
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import BuildError
 from pmeta.codegen.plan.plan import Plan
-from pmeta.codegen.project.constants import hex_float
+from pmeta.codegen.project.support_files import targets_array
 from pmeta.codegen.report.macs import program_macs
 from pmeta.codegen.targets import Target
 
@@ -108,18 +108,11 @@ def golden_values(
     ]
     if task.support:
         arrays += adaptation_arrays
-    return {"samples": len(task.support), "targets": _targets_array(task, ways), "arrays": arrays}
-
-
-def _targets_array(task: GoldenTask, ways: int) -> dict[str, Any]:
-    """Labels, or rows of numbers."""
-    if all(isinstance(target, int) for target in task.targets):
-        return {
-            "declaration": "uint32_t golden_targets[GOLDEN_SAMPLES]",
-            "rows": [f"{label}u" for label in task.targets],
-        }
-    rows = [", ".join(hex_float(value) for value in np.atleast_1d(target)) for target in task.targets]
-    return {"declaration": f"float golden_targets[GOLDEN_SAMPLES][{ways}]", "rows": [f"{{{row}}}" for row in rows]}
+    return {
+        "samples": len(task.support),
+        "targets": targets_array("golden_targets", "GOLDEN_SAMPLES", task.targets),
+        "arrays": arrays,
+    }
 
 
 def _words(raw: bytes) -> list[int]:

@@ -77,10 +77,11 @@ class FlashFigures:
     weights: int
     attention: int  # of the modules that some step uses
     encoding: int
+    support: int = 0  # the support set, where it lies in flash
 
     @property
     def total(self) -> int:
-        return self.weights + self.attention + self.encoding
+        return self.weights + self.attention + self.encoding + self.support
 
 
 @dataclass(frozen=True)
@@ -111,13 +112,14 @@ def board_figures(manifest: Manifest, board: Board) -> BoardFigures:
     return BoardFigures(board, tuple(sizes.items()))
 
 
-def flash_figures(plan: Plan) -> FlashFigures:
-    """Weights, attention modules and input scales that the generated C contains."""
+def flash_figures(plan: Plan, manifest: Manifest | None = None) -> FlashFigures:
+    """What the generated C contains but code; a support set in flash is known to the manifest alone."""
     modules = [module for _, _, _, module in attention_modules(plan)]
     attention = sum(array.nbytes for m in modules for array in (m.w1, m.b1, m.w2, m.b2))
     encoding = plan.model.adaptation.encoding
     weights = sum(array.nbytes for array in plan.graph.weights.values())
-    return FlashFigures(weights, attention, FLOAT_BYTES * (len(encoding.scale) + len(encoding.offset)))
+    scales = FLOAT_BYTES * (len(encoding.scale) + len(encoding.offset))
+    return FlashFigures(weights, attention, scales, manifest.support_flash_bytes if manifest else 0)
 
 
 def step_figures(plan: Plan, all_scenes: tuple[Scene, ...], step: int) -> StepFigures:

@@ -61,7 +61,7 @@ def report_html(plan: Plan, manifest: Manifest, boards: Sequence[Board]) -> str:
         autoescape=True,
         title=display_name(plan.model.graph.name),
         facts=_facts(plan, manifest),
-        cards=_cards(plan, steps),
+        cards=_cards(plan, manifest, steps),
         boards=[_board(figures) for figures in on_boards],
         roles=[{"name": role.value, "meaning": meaning} for role, meaning in ROLES],
         pictures=[_picture(plan, scene, limits) for scene in all_scenes],
@@ -70,7 +70,7 @@ def report_html(plan: Plan, manifest: Manifest, boards: Sequence[Board]) -> str:
         clocks=[f"{e.board.name}, {e.board.clock_hz / 1e6:g} MHz" for e in estimates],
         times=_time_rows(plan, estimates),
         layers=[_layer_row(layer) for layer in layer_figures(plan)],
-        flash=_flash_rows(plan),
+        flash=_flash_rows(plan, manifest),
     )
 
 
@@ -101,9 +101,9 @@ def _facts(plan: Plan, manifest: Manifest) -> list[tuple[str, str]]:
     ]
 
 
-def _cards(plan: Plan, steps: Sequence[StepFigures]) -> list[dict[str, str]]:
+def _cards(plan: Plan, manifest: Manifest, steps: Sequence[StepFigures]) -> list[dict[str, str]]:
     """The summary strip."""
-    placement, flash = plan.placement, flash_figures(plan)
+    placement, flash = plan.placement, flash_figures(plan, manifest)
     over = placement.size / placement.lower_bound
     verdict = "no layout can be smaller" if placement.size == placement.lower_bound else "1.00 cannot be beaten"
     least, most = min(step.macs for step in steps), max(step.macs for step in steps)
@@ -278,14 +278,15 @@ def _layer_step(step: LayerStep) -> dict[str, str]:
     }
 
 
-def _flash_rows(plan: Plan) -> list[tuple[str, str, str]]:
+def _flash_rows(plan: Plan, manifest: Manifest) -> list[tuple[str, str, str]]:
     """(what, bytes, remark)."""
-    flash = flash_figures(plan)
+    flash = flash_figures(plan, manifest)
     count = sum(prod(array.shape) for array in plan.graph.weights.values())
     return [
         ("Weights", f"{flash.weights:,}", f"{count:,} float32 values in {len(plan.graph.weights)} tensors"),
         ("Attention modules", f"{flash.attention:,}", "those that some step asks"),
         ("Input scales and offsets", f"{flash.encoding:,}", "one each per channel"),
+        *([("Support set", f"{flash.support:,}", f"{manifest.support_samples} samples")] if flash.support else []),
         ("Constants", f"{flash.total:,}", "exact"),
         ("Code", "unknown until linked", "`pio run` prints it; it includes shapes and step sizes"),
     ]

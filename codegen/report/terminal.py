@@ -33,9 +33,11 @@ def summary_table(plan: Plan, manifest: Manifest, boards: Sequence[Board]) -> Re
     if estimates:
         tables["Time per sample, estimated: measured instructions, one per clock cycle"] = _time_table(plan, estimates)
     shown = [part for title, table in tables.items() for part in (Text(title, style="bold"), table)]
-    flash = flash_figures(plan)
+    flash = flash_figures(plan, manifest)
     attention = f", {bytes_text(flash.attention)} of it attention" if flash.attention else ""
-    constants = Text(f"Constants in flash {bytes_text(flash.total)}{attention}; code comes on top when it is linked.")
+    support = f", {bytes_text(flash.support)} of it the support set" if flash.support else ""
+    what = f"{bytes_text(flash.total)}{attention}{support}"
+    constants = Text(f"Constants in flash {what}; code comes on top when it is linked.")
     return Group(*shown, constants, "")
 
 

@@ -150,6 +150,9 @@ static uint8_t reset(const uint8_t *in)
     link_state.adaptation_id[0] = read_u32(in);
     link_state.adaptation_id[1] = read_u32(in + 4);
     pmeta_reset();
+#if PMETA_SUPPORT_IN_RAM
+    pmeta_support_clear();
+#endif
     return LINK_OK;
 }
 
@@ -186,26 +189,76 @@ static uint32_t write_logits(uint8_t *out, uint32_t first, uint32_t limit)
     return 4u * count;
 }
 
-static uint8_t adapt(const uint8_t *in, uint8_t *out, uint32_t *bytes)
+/* What a support sample came to. */
+static uint8_t adapted(pmeta_status status, float loss, uint8_t *out, uint32_t *bytes)
 {
-    float loss;
-    pmeta_target target;
-    pmeta_status status;
-    if (read_u32(in) != pmeta_step() || read_u32(in + 4) != pmeta_samples()) {
-        return LINK_WRONG_ORDER;
-    }
-    if (!find_target(read_u32(in + 8), &target) ||
-        read_u32(in + 12) != pmeta_crc32(0u, link_state.sample, PMETA_SAMPLE_BYTES)) {
-        return LINK_BAD_SAMPLE;
-    }
-    reply(LINK_BUSY, 0u);
-    status = pmeta_adapt_sample(link_state.sample, target, link_state.logits, &loss);
     if (status == PMETA_OK) {
         write_float(out, loss);
         *bytes = 4u + write_logits(out + 4, 0u, REPLY_LOGITS);
     }
     return (uint8_t)status;
 }
+
+/* Whether a sample and what it teaches have come as the two words say. */
+static int has_come(const uint8_t *words, pmeta_target *target)
+{
+    return find_target(read_u32(words), target) &&
+           read_u32(words + 4) == pmeta_crc32(0u, link_state.sample, PMETA_SAMPLE_BYTES);
+}
+
+static uint8_t adapt(const uint8_t *in, uint8_t *out, uint32_t *bytes)
+{
+    float loss = 0.0f;
+    pmeta_target target;
+    pmeta_status status;
+    if (read_u32(in) != pmeta_step() || read_u32(in + 4) != pmeta_samples()) {
+        return LINK_WRONG_ORDER;
+    }
+    if (!has_come(in + 8, &target)) {
+        return LINK_BAD_SAMPLE;
+    }
+    reply(LINK_BUSY, 0u);
+    status = pmeta_adapt_sample(link_state.sample, target, link_state.logits, &loss);
+    return adapted(status, loss, out, bytes);
+}
+
+#if PMETA_SUPPORT_SAMPLES > 0
+
+static uint8_t support_count(uint8_t *out, uint32_t *bytes)
+{
+    write_u32(out, pmeta_support_count());
+    *bytes = 4u;
+    return LINK_OK;
+}
+
+static uint8_t support_adapt(const uint8_t *in, uint8_t *out, uint32_t *bytes)
+{
+    float loss = 0.0f;
+    pmeta_status status;
+    if (read_u32(in) != pmeta_step() || read_u32(in + 4) != pmeta_samples()) {
+        return LINK_WRONG_ORDER;
+    }
+    reply(LINK_BUSY, 0u);
+    status = pmeta_support_adapt_sample(pmeta_samples(), link_state.logits, &loss);
+    return adapted(status, loss, out, bytes);
+}
+
+#endif
+#if PMETA_SUPPORT_IN_RAM
+
+static uint8_t support_add(const uint8_t *in)
+{
+    pmeta_target target;
+    if (read_u32(in) != pmeta_support_count()) {
+        return LINK_WRONG_ORDER;
+    }
+    if (!has_come(in + 4, &target)) {
+        return LINK_BAD_SAMPLE;
+    }
+    return (uint8_t)pmeta_support_add(link_state.sample, target);
+}
+
+#endif
 
 static uint8_t end_step(const uint8_t *in)
 {
@@ -276,6 +329,7 @@ static int length_is_right(uint8_t command, uint32_t bytes)
 {
     switch (command) {
     case LINK_HELLO:
+    case LINK_SUPPORT_COUNT:
         return bytes == 0u;
     case LINK_SAMPLE_CHUNK:
     case LINK_TARGET_CHUNK:
@@ -287,8 +341,10 @@ static int length_is_right(uint8_t command, uint32_t bytes)
         return bytes == 4u;
     case LINK_RESET:
     case LINK_END_STEP:
+    case LINK_SUPPORT_ADAPT:
         return bytes == 8u;
     case LINK_READ_TENSOR:
+    case LINK_SUPPORT_ADD:
         return bytes == 12u;
     case LINK_ADAPT:
         return bytes == 16u;
@@ -312,6 +368,16 @@ static uint8_t execute(uint8_t command, const uint8_t *in, uint32_t in_bytes, ui
 #if PMETA_REGRESSION
     case LINK_TARGET_CHUNK:
         return chunk(in, in_bytes, (uint8_t *)link_state.target, sizeof link_state.target);
+#endif
+#if PMETA_SUPPORT_SAMPLES > 0
+    case LINK_SUPPORT_COUNT:
+        return support_count(out, bytes);
+    case LINK_SUPPORT_ADAPT:
+        return support_adapt(in, out, bytes);
+#endif
+#if PMETA_SUPPORT_IN_RAM
+    case LINK_SUPPORT_ADD:
+        return support_add(in);
 #endif
     case LINK_ADAPT:
         return adapt(in, out, bytes);

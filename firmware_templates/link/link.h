@@ -24,8 +24,11 @@ enum link_command {
     LINK_READ_LOGITS = 0x08,
     LINK_TENSOR_CRC = 0x09,
     LINK_READ_TENSOR = 0x0a,
-    LINK_TARGET_CHUNK = 0x0b, /* where targets are numbers */
-    LINK_REPLY = 0x80         /* set in every frame the device sends */
+    LINK_TARGET_CHUNK = 0x0b,  /* where targets are numbers */
+    LINK_SUPPORT_COUNT = 0x0c, /* this and the next: where the device keeps the support set */
+    LINK_SUPPORT_ADAPT = 0x0d,
+    LINK_SUPPORT_ADD = 0x0e, /* where that lies in RAM */
+    LINK_REPLY = 0x80        /* set in every frame the device sends */
 };
 
 /* Status of a reply; 1 .. 15 are the values of pmeta_status. */

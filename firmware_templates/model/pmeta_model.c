@@ -96,7 +96,7 @@ static uint32_t target_bits(pmeta_target target, uint32_t index)
     return bits;
 }
 
-static int target_is_possible(pmeta_target target)
+int pmeta_target_is_possible(pmeta_target target)
 {
     for (uint32_t n = 0; n < PMETA_WAYS; n++) {
         if ((target_bits(target, n) & 0x7f800000u) == 0x7f800000u) { /* infinite or NaN */
@@ -118,7 +118,7 @@ static uint32_t target_crc32(uint32_t crc, pmeta_target target)
 
 #else
 
-static int target_is_possible(pmeta_target target)
+int pmeta_target_is_possible(pmeta_target target)
 {
     return target < PMETA_WAYS;
 }
@@ -137,7 +137,7 @@ pmeta_status pmeta_adapt_sample(const uint8_t *sample, pmeta_target target, floa
     if (pmeta_step() > PMETA_STEPS) {
         return PMETA_ERROR_FINISHED;
     }
-    if (!target_is_possible(target)) {
+    if (!pmeta_target_is_possible(target)) {
         return PMETA_ERROR_TARGET;
     }
     if (state.samples == 0u) {

@@ -61,6 +61,19 @@ static uint32_t differing(const float *values, const uint32_t *golden, uint32_t 
 }
 
 #if GOLDEN_SAMPLES > 0
+/* Tensors that differ from the golden ones after a step. */
+static uint32_t differing_tensors(uint32_t step)
+{
+    uint32_t failures = 0;
+    for (uint32_t t = 0; t < PMETA_TENSORS; t++) {
+        uint32_t crc = 0;
+        if (pmeta_tensor_crc32(t, &crc) != PMETA_OK || crc != golden_tensor_crcs[step - 1u][t]) {
+            failures++;
+        }
+    }
+    return failures;
+}
+
 static void check_step(uint32_t step)
 {
     uint32_t logits_failed = 0, losses_failed = 0, tensors_failed = 0;
@@ -76,15 +89,25 @@ static void check_step(uint32_t step)
     if (pmeta_end_step(GOLDEN_SAMPLES) != PMETA_OK) {
         tensors_failed++;
     }
-    for (uint32_t t = 0; t < PMETA_TENSORS; t++) {
-        uint32_t crc = 0;
-        if (pmeta_tensor_crc32(t, &crc) != PMETA_OK || crc != golden_tensor_crcs[step - 1u][t]) {
-            tensors_failed++;
-        }
-    }
+    tensors_failed += differing_tensors(step);
     report("logits", step, logits_failed);
     report("losses", step, losses_failed);
     report("tensors", step, tensors_failed);
+}
+#endif
+
+#if GOLDEN_SAMPLES > 0 && PMETA_SUPPORT_IN_RAM && PMETA_SUPPORT_SAMPLES >= GOLDEN_SAMPLES
+#define KEEPS_GOLDEN_SAMPLES
+/* All steps once more, by the device itself. */
+static void check_kept(void)
+{
+    uint32_t failures = 0;
+    float logits[PMETA_WAYS];
+    for (uint32_t n = 0; n < GOLDEN_SAMPLES; n++) {
+        failures += (pmeta_support_add(golden_support[n], golden_targets[n]) != PMETA_OK) ? 1u : 0u;
+    }
+    failures += (pmeta_adapt(logits) != PMETA_OK) ? 1u : 0u;
+    report("kept", 0u, failures + differing_tensors(PMETA_STEPS));
 }
 #endif
 
@@ -99,6 +122,9 @@ int main(void)
     for (uint32_t step = 1; step <= PMETA_STEPS; step++) {
         check_step(step);
     }
+#endif
+#ifdef KEEPS_GOLDEN_SAMPLES
+    check_kept();
 #endif
     float logits[PMETA_WAYS];
     pmeta_predict(golden_query, logits);

@@ -105,13 +105,21 @@ class Device:
 
     def adapt(self, step: int, index: int, sample: bytes, target: Target) -> SampleResult:
         """Support sample number `index` (from 0) of step `step` (from 1), and its class or numbers."""
-        crc = self._send_sample(sample)
-        word = target if isinstance(target, int) else self._send(Command.TARGET_CHUNK, target_bytes(target))
-        payload = self._request(Command.ADAPT, struct.pack("<4I", step, index, word, crc))
-        if len(payload) < 4:
-            raise self._nonsense("ADAPT", len(payload))
-        loss = np.frombuffer(payload[:4], "<f4").astype(np.float32)[0]
-        return SampleResult(self._logits(payload[4:]), loss)
+        words = self._send_both(sample, target)
+        return self._adapted(Command.ADAPT, struct.pack("<4I", step, index, *words))
+
+    def support_count(self) -> int:
+        """Samples that the device keeps."""
+        count: int = struct.unpack("<I", self._expect(Command.SUPPORT_COUNT, b"", 4))[0]
+        return count
+
+    def support_add(self, index: int, sample: bytes, target: Target) -> None:
+        """Has the device keep support sample number `index` (from 0)."""
+        self._expect(Command.SUPPORT_ADD, struct.pack("<3I", index, *self._send_both(sample, target)), 0)
+
+    def support_adapt(self, step: int, index: int) -> SampleResult:
+        """As `adapt`, with the sample that the device keeps."""
+        return self._adapted(Command.SUPPORT_ADAPT, struct.pack("<2I", step, index))
 
     def end_step(self, step: int, samples: int) -> None:
         """Updates the weights; the device refuses another number of samples than it received."""
@@ -145,8 +153,21 @@ class Device:
             raise RuntimeError("call hello() or handshake() first")
         return self._hello
 
+    def _adapted(self, command: Command, payload: bytes) -> SampleResult:
+        reply = self._request(command, payload)
+        if len(reply) < 4:
+            raise self._nonsense(command.name, len(reply))
+        loss = np.frombuffer(reply[:4], "<f4").astype(np.float32)[0]
+        return SampleResult(self._logits(reply[4:]), loss)
+
+    def _send_both(self, sample: bytes, target: Target) -> tuple[int, int]:
+        """Fills the device's buffers; returns the words that name what is taught, and the sample."""
+        crc = self._send_sample(sample)
+        word = target if isinstance(target, int) else self._send(Command.TARGET_CHUNK, target_bytes(target))
+        return word, crc
+
     def _send_sample(self, sample: bytes) -> int:
-        """Fills the device's sample buffer; returns the CRC-32 that ADAPT and PREDICT name it by."""
+        """Fills the device's sample buffer; returns the CRC-32 that names it."""
         if len(sample) != self._sizes.sample_bytes:
             raise ValueError(f"a sample of {len(sample)} bytes, the device takes {self._sizes.sample_bytes}")
         return self._send(Command.SAMPLE_CHUNK, sample)

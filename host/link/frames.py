@@ -35,6 +35,9 @@ class Command(IntEnum):
     TENSOR_CRC = 0x09
     READ_TENSOR = 0x0A
     TARGET_CHUNK = 0x0B
+    SUPPORT_COUNT = 0x0C
+    SUPPORT_ADAPT = 0x0D
+    SUPPORT_ADD = 0x0E
 
 
 class Status(IntEnum):

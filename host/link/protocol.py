@@ -76,7 +76,7 @@ SENTENCES: dict[int, tuple[str, str]] = {
         "check the task file",
     ),
     Status.FINISHED: ("all steps are done", "reset before adapting again"),
-    Status.COUNT: ("the step has another number of samples than the device received", "run again"),
+    Status.COUNT: ("the device has another number of samples than the host sent", "run again"),
     Status.SUPPORT: (
         "these samples or targets differ from step 1's",
         "send the same support set in the same order in every step",
@@ -96,7 +96,8 @@ SENTENCES: dict[int, tuple[str, str]] = {
 }
 
 
-COMPUTING = (Command.ADAPT, Command.END_STEP, Command.PREDICT)  # what the device answers with BUSY first
+# What the device answers with BUSY first.
+COMPUTING = (Command.ADAPT, Command.SUPPORT_ADAPT, Command.END_STEP, Command.PREDICT)
 
 
 class Client:

@@ -16,6 +16,7 @@ from elftools.elf.elffile import ELFFile
 
 from pmeta.codegen.errors import LinkError
 from pmeta.codegen.project.link_size import link_state_bytes
+from pmeta.codegen.targets import Target
 from pmeta.host.events import Resumed
 from pmeta.host.link.device import Device
 from pmeta.host.link.frames import Command, Frame, FrameSplitter, Status, decode_frame, encode_frame
@@ -59,6 +60,9 @@ def talk(program: Path, stream: bytes) -> bytes:
 # --- Same bytes as the Python reading of docs/link.md
 
 
+KEEPING = {Command.SUPPORT_COUNT, Command.SUPPORT_ADD, Command.SUPPORT_ADAPT}
+
+
 class RandomHost:
     """Requests that are mostly sensible, so that they reach every state, and often wrong in one thing."""
 
@@ -91,8 +95,17 @@ class RandomHost:
         self.session = self.rng.randrange(1, 1 << 32)
         crc = zlib.crc32(self.device_sample)
         requests = [(Command.HELLO, b""), (Command.RESET, self.rng.randbytes(8))]
+        keeps = self.device_library.capacity > 0
+        if keeps:
+            requests += [(Command.SUPPORT_ADD, struct.pack("<3I", 0, self.target_word(), crc))]
         for step in range(1, 5):
-            requests += [(Command.ADAPT, struct.pack("<4I", step, 0, self.target_word(), crc))]
+            if step == 2 and self.rng.random() < 0.3:  # one sample too many: another support set than step 1's
+                twice = [struct.pack("<4I", step, index, self.target_word(), crc) for index in range(2)]
+                requests += [*((Command.ADAPT, payload) for payload in twice)]
+                requests += [(Command.END_STEP, struct.pack("<2I", step, 2))]
+            sent = (Command.ADAPT, struct.pack("<4I", step, 0, self.target_word(), crc))
+            kept = (Command.SUPPORT_ADAPT, struct.pack("<2I", step, 0))
+            requests += [kept if keeps and step % 2 == 0 else sent]
             requests += [(Command.END_STEP, struct.pack("<2I", step, 1))]
         wire = b""
         for command, payload in requests:
@@ -133,7 +146,10 @@ class RandomHost:
                 if self.rng.random() < 0.1:
                     numbers.append(math.inf)
                 return struct.pack(f"<I{len(numbers)}f", offset, *numbers)
-            case Command.END_STEP:
+            case Command.SUPPORT_ADD:
+                crc = word(zlib.crc32(self.device_sample))
+                return struct.pack("<3I", word(len(self.device_kept)), word(self.target_word(), 9), crc)
+            case Command.END_STEP | Command.SUPPORT_ADAPT:
                 return struct.pack("<2I", word(library.step), word(library.samples))
             case Command.RESTART_STEP:
                 return struct.pack("<I", word(library.step))
@@ -149,19 +165,25 @@ class RandomHost:
     device_sample: bytearray
     device_target: bytearray
 
+    device_kept: list[tuple[bytes, Target]]
+
     def target_word(self) -> int:
         return zlib.crc32(self.device_target) if self.device_library.regression else 1
 
 
-@pytest.mark.parametrize(("ways", "regression"), [(5, False), (150, False), (5, True), (150, True)])
-def test_same_bytes_as_the_python_reading(tmp_path: Path, ways: int, regression: bool) -> None:
+@pytest.mark.parametrize(
+    ("ways", "regression", "capacity"),
+    [(5, False, 0), (150, False, 0), (5, True, 0), (150, True, 0), (20, True, 7), (5, False, 2)],
+)
+def test_same_bytes_as_the_python_reading(tmp_path: Path, ways: int, regression: bool, capacity: int) -> None:
     """Several thousand requests; every command and status must have been met."""
-    program = build_device(tmp_path, ways, regression)
+    program = build_device(tmp_path, ways, regression, capacity)
     met: Counter[tuple[int, int]] = Counter()
     for seed in range(3):
-        library = FakeLibrary(ways, regression)
+        library = FakeLibrary(ways, regression, capacity)
         reading, host = FakeDevice(library), RandomHost(seed)
         host.device_library, host.device_sample, host.device_target = library, reading._sample, reading._target
+        host.device_kept = reading._kept
         stream, expected = b"", b""
         for _ in range(2000):
             sent = host.next_bytes()
@@ -172,7 +194,8 @@ def test_same_bytes_as_the_python_reading(tmp_path: Path, ways: int, regression:
             reply = decode_frame(encoded)
             met[reply.command & 0x7F, reply.status] += 1
     ok = {command for command, status in met if status == 0}
-    assert ok >= set(Command) - ({Command.TARGET_CHUNK} if not regression else set())
+    missing = {Command.TARGET_CHUNK} if not regression else set()
+    assert ok == set(Command) - missing - (KEEPING if not capacity else set())
     assert {status for _, status in met} >= {0, 1, 2, 3, 4, 5, *range(16, 26)}
 
 
@@ -250,7 +273,7 @@ LINES = {
 }
 
 
-def adapt_over(device: DeviceProcess, faults: Faults, seed: int, regression: bool = False) -> str:
+def adapt_over(device: DeviceProcess, faults: Faults, seed: int, regression: bool = False, capacity: int = 0) -> str:
     """One task over a faulty line: "right", "resumed" (and right) or "LinkError"; anything else fails the test.
 
     The device is right, so a DeviceError is the protocol's mistake, and SessionLost must never reach the user.
@@ -262,7 +285,7 @@ def adapt_over(device: DeviceProcess, faults: Faults, seed: int, regression: boo
 
     try:
         with Device(Client(connect, "faulty line", TIMEOUTS)) as client:
-            events = list(Adaptation(client, fake_manifest(regression=regression), task).events())
+            events = list(Adaptation(client, fake_manifest(regression=regression, capacity=capacity), task).events())
     except SessionLost:
         raise
     except LinkError:
@@ -293,6 +316,18 @@ def test_numbers_are_taught_right_over_a_bad_line(tmp_path: Path) -> None:
     device = DeviceProcess(build_device(tmp_path, regression=True))
     outcomes = Counter(
         adapt_over(device, Faults(f"numbers {seed}", flip=0.03, lose=0.02, restart=0.01), seed, regression=True)
+        for seed in range(TASKS)
+    )
+    assert outcomes["LinkError"] == 0 and outcomes["resumed"] > 0
+    device.stop()
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_a_kept_support_set_survives_a_bad_line(tmp_path: Path, regression: bool) -> None:
+    """And is sent again where the device forgot it."""
+    device = DeviceProcess(build_device(tmp_path, regression=regression, capacity=5))
+    outcomes = Counter(
+        adapt_over(device, Faults(f"kept {seed}", flip=0.03, lose=0.02, restart=0.01), seed, regression, capacity=5)
         for seed in range(TASKS)
     )
     assert outcomes["LinkError"] == 0 and outcomes["resumed"] > 0

@@ -10,7 +10,7 @@ from pmeta.host.events import Event, QueryDone, SampleDone, StepDone
 
 
 def numbers_of(events: Iterable[Event]) -> tuple[bytes | tuple[int, ...], ...]:
-    """The bytes of every logit and loss, and every CRC-32, in order; Resumed has none."""
+    """The bytes of every logit and loss, and every CRC-32, in order; Resumed and SampleKept have none."""
     numbers: list[bytes | tuple[int, ...]] = []
     for event in events:
         match event:

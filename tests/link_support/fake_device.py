@@ -16,7 +16,7 @@ from pmeta.host.link.frames import Status
 from tests.link_support.fake_library import FIRMWARE_ID, LibraryError
 
 VERSION, REPLY, MAX_PAYLOAD = 1, 0x80, 240
-LENGTHS = {1: 0, 2: 8, 4: 16, 5: 8, 6: 4, 7: 4, 8: 4, 9: 4, 10: 12}  # payload bytes by command
+LENGTHS = {1: 0, 2: 8, 4: 16, 5: 8, 6: 4, 7: 4, 8: 4, 9: 4, 10: 12, 12: 0, 13: 8, 14: 12}  # payload bytes by command
 OK, BUSY, BAD_CRC, BAD_LENGTH, BAD_VERSION, UNKNOWN = 0, 16, 17, 18, 19, 20
 NO_SESSION, WRONG_SEQUENCE, WRONG_ORDER, BAD_SAMPLE, BAD_RANGE = 21, 22, 23, 24, 25
 
@@ -26,6 +26,7 @@ class Library(Protocol):
 
     ways: int
     regression: bool
+    capacity: int  # samples that it can keep; 0: they are streamed
     steps: int
     sample_bytes: int
     tensors: int
@@ -36,6 +37,7 @@ class Library(Protocol):
     def restart_step(self) -> None: ...
     def predict(self, sample: bytes) -> npt.NDArray[np.float32]: ...
     def adapt(self, sample: bytes, target: Target) -> SampleResult: ...
+    def check(self, target: Target) -> None: ...
     def end_step(self, samples: int) -> None: ...
     def tensor(self, number: int) -> bytes: ...
 
@@ -57,6 +59,7 @@ class FakeDevice:
         self._reply = b""
         self._sample = bytearray(library.sample_bytes)
         self._target = bytearray(4 * library.ways)  # where the library learns numbers
+        self._kept: list[tuple[bytes, Target]] = []  # where the device keeps the support set
         self._logits = np.zeros(library.ways, np.float32)
 
     def receive(self, data: bytes) -> bytes:
@@ -107,6 +110,7 @@ class FakeDevice:
             case 2:
                 self._adaptation_id = struct.unpack("<Q", payload)[0]
                 library.reset()
+                self._kept.clear()
             case 3:
                 fill(self._sample, words[0], payload[4:])
             case 11 if library.regression:
@@ -114,13 +118,26 @@ class FakeDevice:
             case 4:
                 if words[:2] != (library.step, library.samples):
                     raise Refusal(WRONG_ORDER)
-                if library.regression and zlib.crc32(self._target) != words[2]:
-                    raise Refusal(BAD_SAMPLE)
-                self._accept(raw, words[3])
-                target = np.frombuffer(self._target, "<f4").copy() if library.regression else words[2]
-                result = library.adapt(bytes(self._sample), target)
-                self._logits = result.logits
-                return result.loss.tobytes() + self._some_logits(0)
+                sample, target = self._come(words[2], words[3])
+                self._busy = answer(raw, BUSY)
+                return self._adapted(library.adapt(sample, target))
+            case 12 if library.capacity:
+                return struct.pack("<I", len(self._kept))
+            case 13 if library.capacity:
+                if words != (library.step, library.samples):
+                    raise Refusal(WRONG_ORDER)
+                self._busy = answer(raw, BUSY)
+                if library.samples >= len(self._kept):
+                    raise LibraryError(Status.COUNT)
+                return self._adapted(library.adapt(*self._kept[library.samples]))
+            case 14 if library.capacity:
+                if words[0] != len(self._kept):
+                    raise Refusal(WRONG_ORDER)
+                sample, target = self._come(words[1], words[2])
+                if len(self._kept) == library.capacity:
+                    raise LibraryError(Status.CAPACITY)
+                library.check(target)
+                self._kept.append((sample, target))
             case 5 | 6 if words[0] != library.step:
                 raise Refusal(WRONG_ORDER)
             case 5:
@@ -129,7 +146,9 @@ class FakeDevice:
             case 6:
                 library.restart_step()
             case 7:
-                self._accept(raw, words[0])
+                if zlib.crc32(self._sample) != words[0]:
+                    raise Refusal(BAD_SAMPLE)
+                self._busy = answer(raw, BUSY)
                 self._logits = library.predict(bytes(self._sample))
                 return self._some_logits(0)
             case 8:
@@ -149,10 +168,19 @@ class FakeDevice:
                 raise Refusal(UNKNOWN)
         return b""
 
-    def _accept(self, raw: bytes, crc: int) -> None:
-        if zlib.crc32(self._sample) != crc:
+    def _come(self, target_word: int, sample_crc: int) -> tuple[bytes, Target]:
+        """The sample and what it teaches, as they have come in chunks or in the word."""
+        if zlib.crc32(self._sample) != sample_crc:
             raise Refusal(BAD_SAMPLE)
-        self._busy = answer(raw, BUSY)
+        if not self._library.regression:
+            return bytes(self._sample), target_word
+        if zlib.crc32(self._target) != target_word:
+            raise Refusal(BAD_SAMPLE)
+        return bytes(self._sample), np.frombuffer(self._target, "<f4").copy()
+
+    def _adapted(self, result: SampleResult) -> bytes:
+        self._logits = result.logits
+        return result.loss.tobytes() + self._some_logits(0)
 
     def _some_logits(self, first: int) -> bytes:
         return self._logits[first : first + (MAX_PAYLOAD - 4) // 4].tobytes()

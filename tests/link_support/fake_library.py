@@ -33,9 +33,10 @@ class LibraryError(Exception):
 class FakeLibrary:
     """The calls of pmeta_model.h."""
 
-    def __init__(self, ways: int = 5, regression: bool = False) -> None:
+    def __init__(self, ways: int = 5, regression: bool = False, capacity: int = 0) -> None:
         self.ways = ways
         self.regression = regression
+        self.capacity = capacity
         self.steps = STEPS
         self.sample_bytes = SAMPLE_BYTES
         self.tensors = len(TENSORS)
@@ -56,9 +57,12 @@ class FakeLibrary:
         numbers = [(crc ^ (i * 2654435761 % (1 << 32))) >> 8 for i in range(self.ways)]
         return np.array(numbers, np.float32)
 
-    def adapt(self, sample: bytes, target: Target) -> SampleResult:
+    def check(self, target: Target) -> None:
         if target_problem(target, "mean_squared_error" if self.regression else "softmax_cross_entropy", self.ways):
             raise LibraryError(Status.TARGET)
+
+    def adapt(self, sample: bytes, target: Target) -> SampleResult:
+        self.check(target)
         if self.step > self.steps:
             raise LibraryError(Status.FINISHED)
         taught = zlib.crc32(target_bytes(target))
@@ -120,7 +124,7 @@ class FakeSimulator:
         return zlib.crc32(self.tensor_bytes(name))
 
 
-def fake_manifest(firmware_id: bytes = FIRMWARE_ID, regression: bool = False) -> Manifest:
+def fake_manifest(firmware_id: bytes = FIRMWARE_ID, regression: bool = False, capacity: int = 0) -> Manifest:
     """The manifest of a project whose library is the fake one."""
     return Manifest(
         firmware_id=firmware_id.hex(),
@@ -135,6 +139,8 @@ def fake_manifest(firmware_id: bytes = FIRMWARE_ID, regression: bool = False) ->
         tensors=TENSORS,
         statics=(),
         loss="mean_squared_error" if regression else "softmax_cross_entropy",
+        support="ram" if capacity else "stream",
+        support_samples=capacity,
     )
 
 

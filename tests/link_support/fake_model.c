@@ -4,7 +4,7 @@
  * sample, label and step changes all later results, so nothing the link gets wrong can stay hidden.
  * tests/link_support/fake_library.py computes the same in Python.
  */
-#include "pmeta_model.h"
+#include "pmeta_plan.h"
 
 #define FIRST_TENSOR_ELEMENTS  3u
 #define SECOND_TENSOR_ELEMENTS 300u
@@ -51,7 +51,7 @@ static uint32_t target_crc32(uint32_t crc, pmeta_target target)
 #endif
 }
 
-static int target_is_possible(pmeta_target target)
+int pmeta_target_is_possible(pmeta_target target)
 {
 #if PMETA_REGRESSION
     for (uint32_t i = 0u; i < PMETA_WAYS; i++) {
@@ -67,7 +67,7 @@ static int target_is_possible(pmeta_target target)
 
 pmeta_status pmeta_adapt_sample(const uint8_t *sample, pmeta_target target, float *logits, float *loss)
 {
-    if (!target_is_possible(target)) {
+    if (!pmeta_target_is_possible(target)) {
         return PMETA_ERROR_TARGET;
     }
     if (step > PMETA_STEPS) {

@@ -12,6 +12,7 @@ import pytest
 
 from pmeta.codegen.errors import ConfigError, DataError, LinkError
 from pmeta.codegen.modelfile import sha256_of
+from pmeta.codegen.support import support_sha256
 from pmeta.host.project import Project, open_project
 from tests.link_support.fake_library import fake_manifest, fake_task
 
@@ -88,6 +89,21 @@ def test_tasks_must_fit_the_model(project: Project) -> None:
         Project(project.folder, floats).fitting(task)
     with pytest.raises(DataError, match=r"teaches numbers, the model learns classes \(loss: softmax_cross_entropy\)"):
         project.fitting(fake_task(regression=True))
+
+
+def test_a_support_set_must_fit_where_it_lies(project: Project) -> None:
+    def kept(place: str, samples: int, sha256: str = "") -> Project:
+        fields = {"support": place, "support_samples": samples, "support_sha256": sha256}
+        return Project(project.folder, dataclasses.replace(project.manifest, **fields))  # type: ignore[arg-type]
+
+    task, other = fake_task(), fake_task(seed=1)
+    assert kept("ram", 5).fitting(task).name == task.name
+    with pytest.raises(DataError, match="has 5 support samples, the device keeps 4 at most"):
+        kept("ram", 4).fitting(task)
+    in_flash = kept("flash", 5, support_sha256(task))
+    assert in_flash.fitting(task).name == task.name
+    with pytest.raises(DataError, match="has another support set than lies in flash"):
+        in_flash.fitting(other)
 
 
 def test_samples_of_one_row_come_without_it(project: Project) -> None:

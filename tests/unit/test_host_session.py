@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pmeta.codegen.errors import DeviceError, LinkError
-from pmeta.host.events import Event, QueryDone, Resumed, SampleDone, StepDone
+from pmeta.host.events import Event, QueryDone, Resumed, SampleDone, SampleKept, StepDone
 from pmeta.host.link.device import Device
 from pmeta.host.link.protocol import Client, Timeouts
 from pmeta.host.session import MAX_RESUMES, Adaptation
@@ -25,14 +25,15 @@ QUICK = Timeouts(answer=0.02, compute=0.05, reopen=0.0, attempts=3)
 class Board:
     """A device that can be restarted, or greeted by another host, between two requests."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = 0) -> None:
+        self._capacity = capacity
         self.restart()
         self.device = Device(Client(lambda: self, "test port", QUICK))
         self.before_request: Callable[[int], None] = lambda _: None
         self._requests = 0
 
     def restart(self) -> None:
-        self.inner = MemoryTransport(FakeDevice(FakeLibrary()))
+        self.inner = MemoryTransport(FakeDevice(FakeLibrary(capacity=self._capacity)))
 
     def greet(self) -> None:
         """Another host says HELLO and leaves."""
@@ -110,6 +111,20 @@ def swallow_read(board: Board, moment: int) -> None:
             board.inner.read(0)
 
     board.write = losing_write  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("moments", [(), (14, 60), (7, 30, 50)])
+def test_a_kept_support_set_is_sent_once(moments: tuple[int, ...]) -> None:
+    """The same numbers as of a streamed one; also where the device restarts, and forgets it."""
+    board = Board(capacity=5)
+    board.before_request = lambda number: board.restart() if number in moments else None
+    events = list(Adaptation(board.device, fake_manifest(capacity=5), fake_task()).events())
+    assert numbers_of(events) == expected_results(fake_task()).numbers
+    assert [event.index for event in events if isinstance(event, SampleKept)] == list(range(5))
+    assert sum(isinstance(event, Resumed) for event in events) == len(moments)
+    if not moments:
+        later_steps = (fake_manifest().steps - 1) * 5 * 3  # three chunks a sample
+        assert requests_of_a_whole_run() - board._requests == later_steps - 5 - 1  # 5 SUPPORT_ADD, 1 SUPPORT_COUNT
 
 
 def test_a_device_that_keeps_restarting_is_given_up() -> None:
