@@ -16,7 +16,8 @@ from pmeta.codegen.targets import targets_of
 from pmeta.codegen.taskfile import Task, save_tasks
 from pmeta.host.simulator.simulator import Simulator
 from tests.compiled import CompiledModel
-from tests.models import random_4conv, random_chain, random_samples, regression
+from tests.models import random_4conv, random_samples, regression
+from tests.networks import random_network
 
 pytestmark = pytest.mark.differential
 
@@ -42,18 +43,11 @@ def simulated(model: Model, task: Task) -> Simulator:
     return simulator
 
 
-def learning_chain(seed: int) -> Model:
-    rng = np.random.default_rng(seed)
-    while not (model := random_chain(rng)).learned_weights:
-        pass
-    return regression(model) if seed % 2 else model
-
-
 @pytest.mark.parametrize("place", ["ram", "flash"])
 @pytest.mark.parametrize("seed", range(2000, 2006))
 def test_the_bits_of_a_streamed_one(seed: int, place: str, tmp_path: Path) -> None:
     """By itself, and again from the start, as nothing of the first time may stay."""
-    model = learning_chain(seed)
+    model = random_network(seed)
     task = task_for(model)
     support = Support("ram", SAMPLES) if place == "ram" else Support("flash", SAMPLES, task)
     library, simulator = CompiledModel(model, tmp_path, support=support), simulated(model, task)
