@@ -11,17 +11,23 @@ from pmeta.codegen.errors import FitError
 from pmeta.codegen.plan.placement import place
 from pmeta.codegen.plan.plan import ARENA_ALIGNMENT, Plan
 from pmeta.codegen.project.fit import firmware_ram
+from pmeta.codegen.support import STREAMED, Support
 
 
-def divided(plan: Plan, boards: Sequence[Board]) -> Plan:
+def divided(plan: Plan, boards: Sequence[Board], support: Support = STREAMED) -> Plan:
     """The plan with its arena in as many parts as the boards' regions of RAM need; as it is where one part suffices.
 
     What is not arena lies in the first region. Raises FitError where no region has room for some part.
     """
-    others = firmware_ram(plan) - plan.arena_bytes
-    in_need = [board for board in boards if board.more_ram and firmware_ram(plan) > board.ram_bytes]
+    whole = firmware_ram(plan, support)
+    others = whole - plan.arena_bytes
+    in_need = [board for board in boards if board.more_ram and whole > board.ram_bytes]
     if not in_need:
         return plan
+    for board in in_need:
+        if others > board.ram_bytes:
+            what = f"its first region of RAM has {board.ram_bytes:,} bytes, {others:,} are needed beside the arena"
+            raise FitError(what, f"board '{board.name}'", "keep fewer support samples, or pass --support stream")
     room = [(board.ram_bytes - others, *(region.bytes for region in board.more_ram)) for board in in_need]
     least = [min(sizes) // ARENA_ALIGNMENT * ARENA_ALIGNMENT for sizes in zip(*room, strict=False)]
     boundaries = tuple(accumulate(least[:-1]))

@@ -109,7 +109,7 @@ def test_on_boards_the_whole_firmware_counts() -> None:
     assert limit is not None
     assert (limit.bytes, limit.where, limit.count) == (128 << 10, "board 'netduinoplus2'", firmware_ram)
     smaller = Limit.of([find_board("netduinoplus2")], 1000)
-    assert smaller is not None and (smaller.bytes, smaller.where, smaller.need) == (1000, "--ram", firmware_ram)
+    assert smaller is not None and (smaller.bytes, smaller.where, smaller.count) == (1000, "--ram", firmware_ram)
     assert Limit.of([find_board("native")], None) is None
 
 
