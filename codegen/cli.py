@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 from pathlib import Path
@@ -109,13 +108,12 @@ def gen(
 @app.command(epilog="Example: pmeta-gen tables --json")
 def tables(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, unrounded.")] = False) -> None:
     """Print Tables 1 to 3 of the p-Meta paper: memory and GMAC as printed, and as its accounting gives them."""
-    console = Console()
-    with console.status("planning ResNet12 and others") if not as_json else contextlib.nullcontext():
-        found = tuple(paper_tables())
+    with StageBars(Console(stderr=True), hidden=as_json) as bars:
+        found = paper_tables(bars.show)
     if as_json:
         print(json.dumps(tables_json(found), indent=1))
     else:
-        console.print(tables_text(found))
+        Console().print(tables_text(found))
 
 
 def _own_adaptation(

@@ -9,7 +9,8 @@ MB are 10^6 bytes, GMAC 10^9 multiply-accumulates, as in the paper.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -20,10 +21,12 @@ from pmeta.codegen.graph import Graph
 from pmeta.codegen.networks import IMAGE, four_conv, mlp, resnet12
 from pmeta.codegen.paper_accounting import PaperAccount, paper_accounting
 from pmeta.codegen.plan.plan import make_plan
+from pmeta.codegen.progress import OnProgress, nobody_watches
 from pmeta.codegen.report.figures import dynamic_bytes
 
 MEGA, GIGA = 10**6, 10**9
 ONE_SHOT, FIVE_SHOT = 5, 25  # samples of a 5-way task
+PLANS = 4 * 3  # networks, and what they update
 EPISODES, HORIZON = 20, 200  # a sample of reinforcement learning is an episode of so many observations
 
 FIRST_BLOCK = (
@@ -75,11 +78,14 @@ class PaperTable:
     remark: str
 
 
-def paper_tables() -> Iterator[PaperTable]:
-    """Tables 1, 2 and 3; ResNet12 takes a second or two."""
-    yield _table_1()
-    yield _table_2()
-    yield _table_3()
+def paper_tables(progress: OnProgress = nobody_watches) -> tuple[PaperTable, ...]:
+    """Tables 1, 2 and 3; the plans of ResNet12 take a few seconds."""
+    done = itertools.count(1)
+
+    def planned() -> None:
+        progress("plans", next(done), PLANS)
+
+    return _table_1(), _table_2(planned), _table_3(planned)
 
 
 @dataclass(frozen=True)
@@ -165,10 +171,10 @@ _TABLE_2: Mapping[str, Mapping[str, tuple[str, str, str, str]]] = {
 }
 
 
-def _table_2() -> PaperTable:
+def _table_2(planned: Callable[[], None]) -> PaperTable:
     rows = []
     for name, network in (("4Conv", _Network(four_conv())), ("ResNet12", _Network(resnet12()))):
-        computed = _methods(network)
+        computed = _methods(network, planned)
         for method, printed in _TABLE_2[name].items():
             values = _values_2(network, computed[method]) if method in computed else (None,) * 6
             pairs = zip((*printed, None, None), values, strict=True)
@@ -211,12 +217,12 @@ _TABLE_3: Mapping[str, Mapping[str, tuple[str, str]]] = {
 }
 
 
-def _table_3() -> PaperTable:
+def _table_3(planned: Callable[[], None]) -> PaperTable:
     rows = []
     policies = {"HalfCheetah": mlp(), "2D navigation": mlp(2, outputs=2)}
     for task, graph in policies.items():
         network = _Network(graph, HORIZON)
-        computed = _methods(network)
+        computed = _methods(network, planned)
         for method, printed in _TABLE_3[task].items():
             values = _values_3(network, computed[method]) if method in computed else (None,) * 3
             pairs = zip((*printed, None), values, strict=True)
@@ -245,14 +251,15 @@ class _Method:
     plan_bytes: int
 
 
-def _methods(network: _Network) -> dict[str, _Method]:
-    """By method, without those of which the paper does not say what they update."""
+def _methods(network: _Network, planned: Callable[[], None]) -> dict[str, _Method]:
+    """By method, without those of which the paper does not say what they update; calls `planned` after each plan."""
     body = ",".join(layer.name for layer in network.graph.layers[:-1])
     found = {}
     for method, update in (("MAML", "all"), ("ANIL", "last"), ("BOIL", body)):
         model = network.learning(update)
         account = paper_accounting(model, 1, network.observations)
         found[method] = _Method(account, appendix_a(model, 1).memory_bytes, dynamic_bytes(make_plan(model)))
+        planned()
     return {**found, "MAML++": found["MAML"]}
 
 

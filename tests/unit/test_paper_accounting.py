@@ -9,8 +9,9 @@ import pytest
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.bring_your_own import OwnAdaptation, own_model
-from pmeta.codegen.graph import Graph
+from pmeta.codegen.graph import Graph, frozen_float32
 from pmeta.codegen.networks import four_conv, mlp, resnet12
+from pmeta.codegen.operators import Concat, Gemm
 from pmeta.codegen.paper_accounting import PaperAccount, paper_accounting
 from tests.models import random_4conv
 from tests.unit.test_appendix_a import tiny_model
@@ -173,3 +174,19 @@ def test_a_group_norm_that_only_passes_the_gradient_is_forgotten() -> None:
     """conv1 learns: the gradient needs every x̂ above, of which the paper's figures count none."""
     found = paper_accounting(learning(four_conv(), "conv1"), 1)
     assert found.normalized_words == 0 and found.stored_input_words == 3 * 84 * 84
+
+
+def test_branches_live_side_by_side() -> None:
+    """(4,) → (3,) and (5,) → joined (8,) → (2,): while they are joined, the output takes the larger one's place."""
+    nodes = (
+        Gemm("left", "x", "a", "left.weight", None, 3),
+        Gemm("right", "x", "b", "right.weight", None, 5),
+        Concat("join", "a", "c", ("b",)),
+        Gemm("fc", "c", "logits", "fc.weight", None, 2),
+    )
+    shapes = {"left.weight": (3, 4), "right.weight": (5, 4), "fc.weight": (2, 8)}
+    graph = Graph(
+        "branches", "x", (4,), nodes, {name: frozen_float32(np.zeros(shape)) for name, shape in shapes.items()}
+    )
+    found = paper_accounting(learning(graph, "last"), None)
+    assert (found.peak_node, found.live_words) == ("join", 3 + 8)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pmeta.codegen.cli import app
-from pmeta.codegen.report.paper_tables import Cell, PaperTable, paper_tables
+from pmeta.codegen.report.paper_tables import PLANS, Cell, PaperTable, paper_tables
 
 pytestmark = pytest.mark.unit
 
@@ -21,7 +21,10 @@ def run(*arguments: str, **environment: str) -> Any:
 
 @pytest.fixture(scope="module")
 def tables() -> tuple[PaperTable, ...]:
-    return tuple(paper_tables())
+    seen: list[tuple[str, int, int]] = []
+    found = paper_tables(lambda *stage: seen.append(stage))
+    assert seen == [("plans", done, PLANS) for done in range(1, PLANS + 1)]
+    return found
 
 
 def test_all_printed_figures_but_three_are_reproduced(tables: tuple[PaperTable, ...]) -> None:
@@ -48,7 +51,7 @@ def test_figures_agree_as_far_as_they_are_printed(printed: str, computed: float,
 
 
 def test_terminal(tables: tuple[PaperTable, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pmeta.codegen.cli.paper_tables", lambda: tables)
+    monkeypatch.setattr("pmeta.codegen.cli.paper_tables", lambda _: tables)
     done = run("tables")
     assert done.exit_code == 0 and "…" not in done.stdout  # nothing is cut off at 80 columns
     lines = done.stdout.splitlines()
