@@ -34,8 +34,8 @@ from pmeta.codegen.boards import MPS2_AN386, MPS2_AN500, NETDUINOPLUS2
 from pmeta.codegen.graph import Graph, frozen_float32
 from pmeta.codegen.modelfile import load_model
 from pmeta.codegen.networks import four_conv, mlp, resnet12
-from pmeta.codegen.plan.plan import make_plan
-from pmeta.codegen.plan.strategy import STRATEGIES
+from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.report.instructions import TABLE, estimate_prediction, estimate_step, measured_costs
 from pmeta.codegen.storage import MapType, Storage, StoredType
 from tests.models import random_samples
@@ -80,14 +80,23 @@ def main(
 def measure(folder: Path) -> dict[str, dict[str, Cost]]:
     """By core and kernel."""
     counted: dict[str, dict[str, list[Counted]]] = {board.core: defaultdict(list) for board in MEASURED_ON}
-    networks = list(models())
-    for number, model in enumerate(track(networks, "networks", console=Console(stderr=True))):
-        plan = make_plan(model, [STRATEGIES[number % len(STRATEGIES)]])
-        sample = random_samples(model, number, 1)[0][0]
+    for number, plan in enumerate(track(list(plans()), "networks", console=Console(stderr=True))):
+        sample = random_samples(plan.model, number, 1)[0][0]
         for board in MEASURED_ON:
             for call in count_calls(plan, sample, board, folder / f"{number}-{board.name}"):
                 counted[board.core][call.kernel].append(call)
     return {core: {name: fit(calls) for name, calls in sorted(kernels.items())} for core, kernels in counted.items()}
+
+
+def plans() -> Iterator[Plan]:
+    """Networks under every way to plan, and every type of storage where x̂ is computed again."""
+    for number, model in enumerate(models()):
+        yield make_plan(model, [STRATEGIES[number % len(STRATEGIES)]])
+    rng = np.random.default_rng(1)
+    for storage in (Storage(kept, maps) for kept in get_args(StoredType) for maps in get_args(MapType)):
+        for size in (16, 24):
+            graph = four_conv((2, size, size), 5, 8, 2, rng)
+            yield make_plan(learning(graph, storage, uint8=True), [Strategy(4, recompute=True, encoded=True)])
 
 
 def models() -> Iterator[Model]:
