@@ -22,6 +22,7 @@ from pmeta.codegen import cli_errors
 from pmeta.codegen.errors import BuildError
 from pmeta.codegen.taskfile import Task, load_tasks
 
+SHOWN = ("RAM: pred", "Stack:", "Flash:", "Listening")  # how these lines of a build begin
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "models/icons-4conv-5way.onnx"
 FOLDER, TASKS = "demo/icons", "demo/task.npz"
@@ -79,9 +80,7 @@ def build_and_start(board: str) -> None:
     console.print(f"[cyan]$ {shlex.join(command)}[/cyan]", soft_wrap=True)
     done = subprocess.run(command, cwd=ROOT, check=False, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     lines = done.stdout.splitlines()
-    shown = (
-        lines if done.returncode else [line for line in lines if line.startswith(("RAM: pred", "Flash:", "Listening"))]
-    )
+    shown = lines if done.returncode else [line for line in lines if line.startswith(SHOWN)]
     console.print("\n".join(shown), markup=False, soft_wrap=True)
     if done.returncode:
         raise subprocess.CalledProcessError(done.returncode, command)

@@ -31,7 +31,8 @@ def test_the_models_are_20_different_ones() -> None:
 @pytest.mark.unit
 @pytest.mark.parametrize(
     ("output", "equal"),
-    [("RAM: predicted 8 B, linked 8 B: equal", True), ("RAM: predicted 8 B, linked 9 B: DIFFER", False), ("", False)],
+    [("RAM: predicted 8 B, linked 8 B: equal", True), ("RAM: predicted 8 B, linked 9 B: DIFFER", False), ("", False)]
+    + [("RAM: predicted 8 B, linked 8 B: equal\nPSRAM: predicted 5 B, linked 4 B: DIFFER", False)],
 )
 def test_a_difference_is_one(output: str, equal: bool) -> None:
     result: Linked = figures_in(output)
