@@ -49,7 +49,7 @@ class Support:
         return "" if self.task is None else support_sha256(self.task)
 
     def ram_bytes(self, model: Model) -> int:
-        """sizeof(pmeta_support), a multiple of 8: the number of samples, and the samples."""
+        """Size of the static object that keeps it, a multiple of 8: the number of samples, and the samples."""
         exact = 4 + self.samples * _bytes_per_sample(model) if self.place == "ram" else 0
         return (exact + 7) // 8 * 8
 

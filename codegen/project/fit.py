@@ -26,7 +26,7 @@ def statics(plan: Plan, support: Support = STREAMED) -> tuple[StaticObject, ...]
     return (
         *(StaticObject(arena_part_name(n), "model", size) for n, size in enumerate(plan.arena_parts)),
         StaticObject("state", "model", STATE_BYTES),
-        *([StaticObject("pmeta_support", "model", kept)] if kept else []),
+        *([StaticObject("support", "model", kept)] if kept else []),
         StaticObject("link_state", "link", link),
         StaticObject("stack", "stack", STACK_BYTES),
     )

@@ -46,7 +46,7 @@ def _ram_table(manifest: Manifest, boards: Sequence[Board]) -> Table:
     names = list(dict.fromkeys(name for board in figures for name, _ in board.parts))
     table = _table("board")
     for name in (*names, "total", "limit", "used"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for board in figures:
         parts = dict(board.parts)
         cells = [f"{parts[name]:,}" if name in parts else "" for name in names]

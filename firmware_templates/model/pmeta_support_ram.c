@@ -22,50 +22,50 @@ static struct {
     uint32_t count;
     kept_target targets[PMETA_SUPPORT_SAMPLES];
     uint8_t samples[PMETA_SUPPORT_BYTES - 4u - PMETA_SUPPORT_SAMPLES * sizeof(kept_target)];
-} pmeta_support;
+} support;
 
-typedef char check_room[(sizeof pmeta_support.samples >= PMETA_SUPPORT_SAMPLES * PMETA_SAMPLE_BYTES) ? 1 : -1];
-typedef char check_size[(sizeof pmeta_support == PMETA_SUPPORT_BYTES) ? 1 : -1];
+typedef char check_room[(sizeof support.samples >= PMETA_SUPPORT_SAMPLES * PMETA_SAMPLE_BYTES) ? 1 : -1];
+typedef char check_size[(sizeof support == PMETA_SUPPORT_BYTES) ? 1 : -1];
 
 pmeta_status pmeta_support_add(const uint8_t *sample, pmeta_target target)
 {
-    if (pmeta_support.count == PMETA_SUPPORT_SAMPLES) {
+    if (support.count == PMETA_SUPPORT_SAMPLES) {
         return PMETA_ERROR_CAPACITY;
     }
     if (!pmeta_target_is_possible(target)) {
         return PMETA_ERROR_TARGET;
     }
-    kept_target *kept = &pmeta_support.targets[pmeta_support.count];
+    kept_target *kept = &support.targets[support.count];
 #if PMETA_REGRESSION
     memcpy(kept->numbers, target, sizeof kept->numbers);
 #else
     kept->label = target;
 #endif
-    memcpy(pmeta_support.samples + pmeta_support.count * PMETA_SAMPLE_BYTES, sample, PMETA_SAMPLE_BYTES);
-    pmeta_support.count++;
+    memcpy(support.samples + support.count * PMETA_SAMPLE_BYTES, sample, PMETA_SAMPLE_BYTES);
+    support.count++;
     return PMETA_OK;
 }
 
 void pmeta_support_clear(void)
 {
-    pmeta_support.count = 0;
+    support.count = 0;
 }
 
 uint32_t pmeta_support_count(void)
 {
-    return pmeta_support.count;
+    return support.count;
 }
 
 const uint8_t *pmeta_support_sample(uint32_t index)
 {
-    return pmeta_support.samples + index * PMETA_SAMPLE_BYTES;
+    return support.samples + index * PMETA_SAMPLE_BYTES;
 }
 
 pmeta_target pmeta_support_target(uint32_t index)
 {
 #if PMETA_REGRESSION
-    return pmeta_support.targets[index].numbers;
+    return support.targets[index].numbers;
 #else
-    return pmeta_support.targets[index].label;
+    return support.targets[index].label;
 #endif
 }

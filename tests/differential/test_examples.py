@@ -11,6 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.plan.plan import make_plan
+from pmeta.codegen.support import Support
+from tests.compiled import compiler, write_library
+from tests.models import random_4conv
+
 pytest.importorskip("torch")
 
 pytestmark = pytest.mark.differential
@@ -44,7 +50,19 @@ def run(folder: Path, command: list[str]) -> str:
     return done.stdout
 
 
+USE = '#include "pmeta_model.h"\nvoid use(const float *window, uint32_t label)\n'  # around what a page shows
 PROGRAMS = {"pmeta-gen": "codegen", "pmeta-host": "host"}
+
+
+def test_the_c_of_the_pages_compiles(tmp_path: Path) -> None:
+    """Against a library that keeps its support set."""
+    write_library(make_plan(random_4conv(0, width=4)), tmp_path, Support("ram", 15))
+    for example in EXAMPLES:
+        page = (ROOT / "examples" / example / "README.md").read_text(encoding="utf-8")
+        for snippet in re.findall(r"```c\n(.*?)```", page, re.S):
+            source = tmp_path / f"{example}.c"
+            source.write_text(f"{USE}{{\n{snippet}}}\n", encoding="utf-8")
+            subprocess.run([compiler(), *COMPILE_FLAGS, "-fsyntax-only", str(source)], check=True)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
