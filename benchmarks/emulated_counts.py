@@ -23,7 +23,7 @@ from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.plan.program import Call, Program
 from pmeta.codegen.project.c_source import Title, library_sources, sample_bytes
 from pmeta.codegen.project.kernel_files import headers_of
-from pmeta.codegen.project.platformio import STACK_BYTES
+from pmeta.codegen.project.platformio import STACK_BYTES, platformio_files
 from pmeta.codegen.project.resources import firmware_templates
 from pmeta.codegen.report.work import Work, call_work, kernel_name
 
@@ -170,10 +170,13 @@ def _build(board: Board, folder: Path, count_calls: bool) -> Path:
     """The firmware from the sources in `folder`."""
     if shutil.which(COMPILER) is None or shutil.which(EMULATOR) is None:
         raise BuildError("needs a cross compiler and an emulator", f"{COMPILER}, {EMULATOR}", "install both")
-    templates = firmware_templates()
-    parts = [templates / "boards" / part for part in board.sources]
+    for name, text in platformio_files([board.name]).items():  # the linker script names its parts as in a project
+        if name.startswith("src/boards/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text, encoding="utf-8")
+    parts = [folder / "src" / "boards" / part for part in board.sources]
     compile_ = [COMPILER, *COMPILE_FLAGS, *board.gcc_flags, "-ffreestanding", f"-DBOARD_STACK_BYTES={STACK_BYTES}"]
-    compile_ += [f"-D{_TIMERS[board.name].define}", "-I.", f"-I{COUNTING}", f"-I{templates / 'link'}"]
+    compile_ += [f"-D{_TIMERS[board.name].define}", "-I.", f"-I{COUNTING}", f"-I{firmware_templates() / 'link'}"]
     compile_ += [f"-I{part}" for part in parts]
     compile_ += ["-DCOUNT_CALLS"] if count_calls else []
     for name in COUNTED_SOURCES:
@@ -182,7 +185,7 @@ def _build(board: Board, folder: Path, count_calls: bool) -> Path:
     others = [path for path in sorted(folder.glob("*.[cS]")) if path.name not in COUNTED_SOURCES]
     others += [COUNTING / "count.c", *(path for part in parts for path in sorted(part.glob("*.c")))]
     link = ["-nostartfiles", "-nostdlib", "-Wl,-e,board_reset", "-Wl,--gc-sections"]
-    link += [f"-L{part}" for part in parts] + [f"-T{templates / 'boards' / board.linker_script}"]
+    link += [f"-Tsrc/boards/{board.linker_script}"]
     files = [*map(str, others), *(f"{name}.o" for name in COUNTED_SOURCES)]
     subprocess.run([*compile_, *link, *files, "-lgcc", "-o", "program.elf"], cwd=folder, check=True)
     return folder / "program.elf"
