@@ -222,8 +222,9 @@ class Chain:
         """Append `node` and draw its (weight, bias) from normal distributions."""
         shapes = zip(node.weight_names, node.weight_shapes(self.current), means, spreads, strict=False)
         for name, shape, mean, spread in shapes:
-            values = mean + spread * self.rng.normal(size=shape)
-            self.weights[name] = frozen_float32(np.round(4 * values) / 4 if self.coarse else values)
+            drawn = self.rng.normal(size=shape)
+            values = np.round(4 * mean + 2 * drawn) / 4 if self.coarse else mean + spread * drawn
+            self.weights[name] = frozen_float32(values)
         self.source, self.current = node.output, node.output_shape(self.current)
         self.nodes.append(node)
 

@@ -76,7 +76,7 @@ def networks(draw: Callable[[st.SearchStrategy[int]], int]) -> Network:
         model,
         strategy=choices.pick(STRATEGIES),
         support=choices.pick((1, ways, 2, ways + 1)),
-        samples=choices.pick(("ordinary", "ordinary", "coarse", "special")),
+        samples=choices.pick(("ordinary", "coarse", "special")),
         seed=choices.integer(0, SEEDS),
     )
 
@@ -101,7 +101,7 @@ def network_model(choices: Choices) -> Model:
             _block(choices, chain, DEEPEST)
     _head(choices, chain, ways)
     graph = chain.graph("random-network")
-    return Model(graph, _adaptation(choices, rng, graph, ways))
+    return Model(graph, _adaptation(choices, rng, graph, ways, chain.coarse))
 
 
 def _input_shape(choices: Choices) -> Shape:
@@ -308,7 +308,7 @@ def _head(choices: Choices, chain: Chain, ways: int) -> None:
 # --- adaptation ----------------------------------------------------------------------------------------------
 
 
-def _adaptation(choices: Choices, rng: np.random.Generator, graph: Graph, ways: int) -> Adaptation:
+def _adaptation(choices: Choices, rng: np.random.Generator, graph: Graph, ways: int, coarse: bool) -> Adaptation:
     layers, steps = graph.layers, choices.integer(1, 4)
     updates = tuple(choices.pick((BOTH, BOTH, BOTH, BOTH, ("weight",), ("bias",), ())) for _ in layers)
     alpha = _step_sizes(choices, rng, len(layers), steps)
@@ -324,11 +324,18 @@ def _adaptation(choices: Choices, rng: np.random.Generator, graph: Graph, ways: 
         updates=updates,
         rho_fw=choices.pick((0, 300, 500, 999)),
         rho_bw=choices.pick((0, 300, 500, 999)),
-        encoding=uint8_encoding(rng, graph.input_shape[0]) if choices.chance(60) else InputEncoding("float32"),
+        encoding=_encoding(choices, rng, graph.input_shape[0], coarse),
         loss=choices.pick(("softmax_cross_entropy",) * 3 + ("mean_squared_error",)),
         storage=Storage(*(choices.pick(types) for types in STORED)) if choices.chance(50) else Storage(),
         attention={name: found for name, found in attention.items() if found.fw or found.bw},
     )
+
+
+def _encoding(choices: Choices, rng: np.random.Generator, channels: int, coarse: bool) -> InputEncoding:
+    """Coarse samples are multiples of 1/4, as coarse weights are: many are 0, and many sums of them."""
+    if not choices.chance(60):
+        return InputEncoding("float32")
+    return InputEncoding("uint8", (0.25,) * channels, (-32.0,) * channels) if coarse else uint8_encoding(rng, channels)
 
 
 def _step_sizes(choices: Choices, rng: np.random.Generator, layers: int, steps: int) -> Float32Array:
