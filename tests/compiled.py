@@ -22,6 +22,7 @@ import numpy.typing as npt
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.boards import COMPILE_FLAGS
 from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.plan.program import Stage
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.project.c_source import Title, library_sources, sample_bytes, state_bytes
 from pmeta.codegen.project.templates import files_in
@@ -88,6 +89,12 @@ def bytes_in_use(plan: Plan, step: int) -> npt.NDArray[np.bool_]:
         if weight.gradient is not None and step in weight.steps[1:]:
             offset = plan.offset("", weight.gradient.name)
             used[offset : offset + weight.gradient.bytes] = True
+    of_weights = {buffer.name for weight in plan.learned for buffer in (weight.weight, weight.gradient) if buffer}
+    waits = Stage.GRADIENT in plan.program(step).stages
+    for block in plan.blocks if waits else ():
+        if not block.key[0] and block.key[1] not in of_weights:  # a micro-batch, or what attention sums over it
+            offset = plan.offset(*block.key)
+            used[offset : offset + block.bytes] = True
     return used
 
 

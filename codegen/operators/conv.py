@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import bias_gradient, gamma_bw, store_input
+from pmeta.codegen.operators.weight_gradient import bias_gradient, gamma_bw, prepare_weight_gradient
 from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
 from pmeta.codegen.plan.stored import row_scratch, row_type
@@ -97,8 +97,7 @@ class Conv(Node):
         return ShapeConstants("pmeta_conv_shape", fields)
 
     def lower_prologue(self, low: Lowering, x: Buffer) -> None:
-        if low.learns("weight"):
-            low.note("stored", store_input(low, x, low.input_shape, weigh=True))
+        prepare_weight_gradient(low, x)
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         y = low.buffer("y", low.output_shape, Role.MAP)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import bias_gradient, gamma_bw, store_input
+from pmeta.codegen.operators.weight_gradient import bias_gradient, gamma_bw, prepare_weight_gradient
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
 from pmeta.codegen.plan.stored import restored
 
@@ -56,8 +56,7 @@ class Gemm(Node):
         return ShapeConstants("pmeta_gemm_shape", {"channels": input_shape[0], "features": self.features})
 
     def lower_prologue(self, low: Lowering, x: Buffer) -> None:
-        if low.learns("weight"):
-            low.note("stored", store_input(low, x, low.input_shape, weigh=True))
+        prepare_weight_gradient(low, x)
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:
         y = low.buffer("y", low.output_shape, Role.MAP)

@@ -14,7 +14,7 @@ import numpy as np
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Node, Shape, Slicing
 from pmeta.codegen.onnx_node import OnnxNode
-from pmeta.codegen.operators.weight_gradient import attention_scores, bias_gradient, gamma_bw, store_input
+from pmeta.codegen.operators.weight_gradient import attend, attention_scores, bias_gradient, gamma_bw, store_input
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants, StoredInput, whole
 from pmeta.codegen.plan.stored import keep, restored, row_scratch, row_type, type_constant
 
@@ -110,6 +110,8 @@ class GroupNorm(Node):
         The input gradient reads the whole x̂, whatever this layer's own step size. Its own gradient reads x̂ whole, or
         what attention keeps of it, which is known only when all of x̂ is there.
         """
+        if low.attends("fw"):
+            attend(low, "fw", x)
         attended = self._attended(low)
         if attended and low.in_loop:
             x = low.hold(x)

@@ -6,7 +6,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from pmeta.codegen.graph import Shape
-from pmeta.codegen.plan.program import Buffer, Role, StoredInput
+from pmeta.codegen.plan.program import Buffer, Role, Stage, StoredInput, whole
 from pmeta.codegen.plan.stored import keep, new_rows, row_scratch, row_type
 from pmeta.codegen.storage import row_elements
 
@@ -22,21 +22,61 @@ def kept_channels_bound(channels: int, rho: int) -> int:
 
 
 def attention_scores(low: Lowering, direction: str, v: Buffer) -> Buffer | None:
-    """γ of the current layer from `v` (C, ...); None where it has no module for this direction."""
+    """γ of the current layer; None where it has no module for this direction.
+
+    Of one sample it follows from its own `v` (C, ...); in a micro-batch it was computed before.
+    """
     module = low.attention(direction)
     if module is None:
         return None
-    channels = module.channels
-    size = prod((low.input_shape if direction == "fw" else low.output_shape)[1:])
-    row = row_scratch(low, f"attention_{direction}_row", size, v)
-    means = low.buffer(f"attention_{direction}_means", (channels,), Role.SCRATCH)
-    low.call("pmeta_channel_means", channels, size, row_type(v), v, row, means, writes=[row, means])
-    gamma = low.buffer(f"gamma_{direction}", (channels,), Role.STORE)
-    hidden = low.buffer(f"attention_{direction}_hidden", (channels,), Role.SCRATCH)
-    order = low.buffer(f"attention_{direction}_order", (channels,), Role.SCRATCH, "uint16_t")
-    constant = low.attention_constant(direction)
-    low.call("pmeta_attention", constant, means, hidden, order, gamma, writes=[hidden, order, gamma])
+    if low.stage is Stage.GRADIENT:
+        return low.batch_buffer(f"gamma_{direction}", (module.channels,), external=False)
+    total = low.buffer(f"attention_{direction}_sum", (module.channels,), Role.SCRATCH)
+    gamma = low.buffer(f"gamma_{direction}", (module.channels,), Role.STORE)
+    _attention_output(low, direction, v, total, "1")
+    lower_scores(low, direction, "1", total, gamma)
     return gamma
+
+
+def attend(low: Lowering, direction: str, v: Buffer) -> None:
+    """Add what attention says of this sample's `v` (C, ...) to the micro-batch's sum; in a loop slice by slice."""
+    module = low.attention(direction)
+    if module is None:
+        raise AssertionError("there is no attention")
+    total = low.batch_buffer(f"attention_{direction}_sum", (module.channels,), external=True)
+    _attention_output(low, direction, v, total, "first")
+
+
+def _attention_output(low: Lowering, direction: str, v: Buffer, total: Buffer, first: str) -> None:
+    """The module's output for `v`, added to `total`; in a loop, means slice by slice and the output behind it."""
+    channels, *size = low.input_shape if direction == "fw" else low.output_shape
+    pixels = prod(size)
+    row = row_scratch(low, f"attention_{direction}_row", pixels, v)
+    means = low.part_of_slices(low.buffer(f"attention_{direction}_means", (channels,), Role.SCRATCH))
+    low.call("pmeta_channel_means", channels, pixels, row_type(v), v, row, means, writes=[row, means])
+    all_channels = channels * low.slices
+    constant = low.attention_constant(direction)
+
+    def emit_output() -> None:
+        hidden = low.buffer(f"attention_{direction}_hidden", (2, all_channels), Role.SCRATCH)
+        low.call("pmeta_attention_output", constant, first, whole(means), hidden, total, writes=[hidden, total])
+
+    low.after_loop(emit_output)
+
+
+def lower_scores(low: Lowering, direction: str, count: str, total: Buffer, gamma: Buffer) -> None:
+    """γ of the current layer from the sum over a micro-batch."""
+    order = low.buffer(f"attention_{direction}_order", gamma.shape, Role.SCRATCH, "uint16_t")
+    constant = low.attention_constant(direction)
+    low.call("pmeta_attention_scores", constant, count, total, order, gamma, writes=[order, gamma])
+
+
+def prepare_weight_gradient(low: Lowering, x: Buffer) -> None:
+    """Before the forward pass of a Conv or Gemm: store or look at its input, as the stage asks."""
+    if low.attends("fw"):
+        attend(low, "fw", x)
+    if low.learns("weight"):
+        low.note("stored", store_input(low, x, low.input_shape, weigh=True))
 
 
 def store_input(low: Lowering, x: Buffer, shape: Shape, weigh: bool) -> StoredInput:

@@ -7,17 +7,17 @@ lowered is `pmeta.codegen.plan.walk`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any, TypeVar
 
-from pmeta.codegen.adaptation import AttentionModule, Model, UpdatedPart
+from pmeta.codegen.adaptation import PARTS, AttentionModule, Model, UpdatedPart
 from pmeta.codegen.graph import Graph, Node, Shape, Slicing
 from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.learning import Learning, gradient_needed
 from pmeta.codegen.plan.names import Names
-from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Loop, Part, Program, Role, whole
+from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Loop, Part, Role, Stage, whole
 from pmeta.codegen.storage import Storage
 
 NULL = "NULL"
@@ -28,23 +28,28 @@ T = TypeVar("T")
 class Lowering:
     """Builds one program."""
 
-    def __init__(self, model: Model, graph: Graph, names: Names, learning: Learning) -> None:
+    def __init__(
+        self, model: Model, graph: Graph, names: Names, learning: Learning, stage: Stage = Stage.SAMPLE
+    ) -> None:
         self.model = model
         self.graph = graph
         self.names = names
         self.learning = learning
+        self.stage = stage
         self.live: Mapping[str, Buffer] = {}  # activations, or gradients, that later nodes still read
         self._calls: list[Call] = []
         self._external: dict[Buffer, None] = {}
-        self.gradient_needed = gradient_needed(graph, learning)
+        self.gradient_needed = gradient_needed(graph, self._read_gradients())
         self.sample: Buffer | None = None  # decoded, as long as nobody has changed it
         self.encoded_sample: Buffer | None = None  # stands for the sample as it travels, where nobody needs it decoded
-        self.sample_again = Buffer("x0_again", "float", graph.input_shape, Role.MAP)  # decoded for the backward pass
+        # Decoded for the backward pass.
+        self.sample_again = Buffer(self.staged("x0_again"), "float", graph.input_shape, Role.MAP)
         self.output_is_rounded = False  # whether the current node's output is, before anything else keeps it
         self.recomputed = False  # whether the backward pass will compute this segment's maps again
         self._node: Node = graph.nodes[0]
         self._phase = "forward"
         self._loop: Loop | None = None
+        self._deferred: list[tuple[Node, str, Callable[[], None]]] = []
         self._again = ""  # part of the names of what is computed a second time
         self._notes: dict[tuple[str, str], Any] = {}
         self._held: set[Buffer] = set()
@@ -54,12 +59,12 @@ class Lowering:
     # --- what operators ask ---------------------------------------------------------------------------------
 
     def learns(self, part: UpdatedPart) -> bool:
-        """Whether this part of the current node changes at the end of the step."""
-        return (self._node.name, part) in self.learning
+        """Whether this stage computes the gradient of this part of the current node."""
+        return self.stage in (Stage.SAMPLE, Stage.GRADIENT) and (self._node.name, part) in self.learning
 
     @property
     def node_learns(self) -> bool:
-        """Whether anything of the current node changes at the end of the step."""
+        """Whether this stage computes a gradient of the current node's weights."""
         return self.learns("weight") or self.learns("bias")
 
     @property
@@ -112,6 +117,13 @@ class Lowering:
         module: AttentionModule | None = getattr(attention, direction, None)
         return module
 
+    def attends(self, direction: str) -> bool:
+        """Whether this stage does no more for the current node than to evaluate its attention."""
+        own = Stage.FORWARD if direction == "fw" else Stage.BACKWARD
+        parts = PARTS[:1] if direction == "fw" else PARTS
+        learns = any((self._node.name, part) in self.learning for part in parts)
+        return self.stage is own and learns and self.attention(direction) is not None
+
     def rho(self, direction: str) -> int:
         """Clip ratio in thousandths."""
         return self.model.adaptation.rho_fw if direction == "fw" else self.model.adaptation.rho_bw
@@ -126,8 +138,7 @@ class Lowering:
 
     def buffer(self, suffix: str, shape: Shape, role: Role, ctype: str = "float") -> Buffer:
         """A new buffer, named after the current node; in a loop what is kept is the slice's part of it."""
-        name = f"{self.names[self._node.name]}{self._again}_{suffix}"
-        buffer = Buffer(name, ctype, shape, role)
+        buffer = Buffer(self._name(suffix), ctype, shape, role)
         if role in (Role.STORE, Role.MASK) and not self._again:
             return self.part_of_slices(buffer)
         self._of_one_slice.add(buffer)
@@ -135,7 +146,28 @@ class Lowering:
 
     def whole_buffer(self, suffix: str, shape: Shape, role: Role) -> Buffer:
         """A new float buffer that all slices of a loop share."""
-        return Buffer(f"{self.names[self._node.name]}{self._again}_{suffix}", "float", shape, role)
+        return Buffer(self._name(suffix), "float", shape, role)
+
+    def batch_buffer(self, suffix: str, shape: Shape, external: bool) -> Buffer:
+        """A float buffer that the stages share under one name; external: it outlives a sample."""
+        buffer = Buffer(f"{self.names[self._node.name]}_{suffix}", "float", shape, Role.BATCH)
+        if external:
+            self._external[buffer] = None
+        return buffer
+
+    def after_loop(self, emit: Callable[[], None]) -> None:
+        """Emit something once the current loop has ended; outside a loop at once."""
+        if self._loop is None:
+            emit()
+        else:
+            self._deferred.append((self._node, self._phase, emit))
+
+    def staged(self, name: str) -> str:
+        """A buffer's name, unique among the stages of a program."""
+        return f"{name}_{self.stage.value}" if self.stage.value else name
+
+    def _name(self, suffix: str) -> str:
+        return self.staged(f"{self.names[self._node.name]}{self._again}_{suffix}")
 
     def pooled(self, x: Buffer, window: Window) -> Buffer:
         """Where a pooling writes its output: over `x`, if that is rounded into another buffer anyway.
@@ -201,7 +233,7 @@ class Lowering:
         """Emit one kernel call; None is NULL. Buffers among the arguments that are not written count as read."""
         passed = tuple(NULL if a is None else str(a) if isinstance(a, int) else a for a in arguments)
         written = tuple(buffer for buffer in writes if buffer is not None)
-        self._calls.append(Call(function, passed, written, self._node.name, self._phase, self._loop))
+        self._calls.append(Call(function, passed, written, self._node.name, self._phase, self._loop, self.stage))
 
     def shape_constant(self) -> Constant:
         """The current node's shape struct; in a loop that of one slice."""
@@ -243,12 +275,18 @@ class Lowering:
         self._node, self._phase = node, phase
 
     def begin_loop(self, name: str, slices: int) -> None:
-        self._loop = Loop(name, slices)
+        self._loop = Loop(self.staged(name), slices)
         self._of_one_slice.clear()
 
     def end_loop(self) -> None:
         """Leave the loop, if in one."""
         self._loop = None
+        here = self._node, self._phase
+        deferred, self._deferred = self._deferred, []
+        for node, phase, emit in deferred:
+            self.enter(node, phase)
+            emit()
+        self.enter(*here)
 
     def end_loop_with(self, result: Buffer) -> Buffer:
         """Leave the loop, if in one; returns `result` whole."""
@@ -257,15 +295,31 @@ class Lowering:
     def end_loop_with_all(self, results: Sequence[Buffer]) -> tuple[Buffer, ...]:
         """Leave the loop, if in one; returns each of `results` whole."""
         promoted = [whole(self._promoted(result)) for result in results]
-        self._loop = None
+        self.end_loop()
         return tuple(promoted)
 
     def compute_again(self, again: bool) -> None:
         """While set, buffers are other ones than those of the forward pass."""
         self._again = "_again" if again else ""
 
-    def program(self, name: str) -> Program:
-        return Program(name, tuple(self._calls), tuple(self._external))
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """What was emitted so far."""
+        return tuple(self._calls)
+
+    @property
+    def external(self) -> tuple[Buffer, ...]:
+        """What the calls use that outlives a sample."""
+        return tuple(self._external)
+
+    def _read_gradients(self) -> Learning:
+        """The learning layers of whose output this stage needs the gradient."""
+        if self.stage is Stage.FORWARD:
+            return frozenset()
+        if self.stage is not Stage.BACKWARD:
+            return self.learning
+        attention = self.model.adaptation.attention
+        return frozenset((layer, part) for layer, part in self.learning if layer in attention and attention[layer].bw)
 
     # --- slices ---------------------------------------------------------------------------------------------
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 
 from pmeta.codegen.adaptation import LearnedWeight, Model
 from pmeta.codegen.errors import ModelError, UnsupportedError
@@ -12,7 +13,7 @@ from pmeta.codegen.graph import Graph, Shape
 from pmeta.codegen.plan.learning import Learning, learning_in_step
 from pmeta.codegen.plan.names import Names
 from pmeta.codegen.plan.placement import Block, Interval, Placement, lower_bound, place
-from pmeta.codegen.plan.program import Buffer, Program, Role
+from pmeta.codegen.plan.program import Buffer, Program, Role, Stage
 from pmeta.codegen.plan.segments import relu_after_pool
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
 from pmeta.codegen.plan.walk import lower_adapt, lower_predict
@@ -45,6 +46,7 @@ class Plan:
     program_of_step: tuple[int, ...]  # index into `adapt`, for k = 1..K
     predict: Program
     learned: tuple[PlannedWeight, ...]
+    batch: tuple[Buffer, ...]  # samples and targets of a micro-batch, where some step waits for one
     blocks: tuple[Block, ...]
     placement: Placement
 
@@ -115,7 +117,8 @@ def make_plan(
     draft, placement = _smallest(drafts)
     on_progress("planning", len(drafts) + 1, len(strategies) + 1)
     return Plan(
-        model, graph, names, draft.adapt, draft.program_of_step, draft.predict, learned, draft.blocks, placement
+        *(model, graph, names, draft.adapt, draft.program_of_step, draft.predict, learned),
+        *(draft.batch, draft.blocks, placement),
     )
 
 
@@ -126,6 +129,7 @@ class _Draft:
     adapt: tuple[Program, ...]
     program_of_step: tuple[int, ...]
     predict: Program
+    batch: tuple[Buffer, ...]
     blocks: tuple[Block, ...]
 
 
@@ -133,7 +137,10 @@ def _draft(model: Model, graph: Graph, names: Names, strategy: Strategy, learned
     adapt, program_of_step = _adapt_programs(model, graph, strategy, names)
     predict = lower_predict(model, graph, strategy, names)
     timeline = Timeline.of(tuple(len(adapt[index].calls) for index in program_of_step), len(predict.calls))
-    return _Draft(adapt, program_of_step, predict, _blocks(adapt, program_of_step, predict, learned, timeline))
+    batch = _batch_buffers(model) if any(Stage.GRADIENT in program.stages for program in adapt) else ()
+    blocks = _blocks(adapt, program_of_step, predict, learned, timeline)
+    lasting = _batch_blocks(batch, [adapt[index] for index in program_of_step], timeline)
+    return _Draft(adapt, program_of_step, predict, batch, (*blocks, *lasting))
 
 
 def _smallest(drafts: Sequence[_Draft]) -> tuple[_Draft, Placement]:
@@ -155,9 +162,6 @@ def _check_supported(model: Model) -> None:
     adaptation, where = model.adaptation, f"model '{model.graph.name}'"
     if not model.learned_weights:
         raise ModelError("all step sizes are zero, so nothing would learn", where, "train with a smaller lasso weight")
-    if adaptation.sample_batch != 1:
-        what = f"sample batch size {adaptation.sample_batch} is not supported, only 1"
-        raise UnsupportedError(what, where, "export with sample_batch = 1")
     if adaptation.alpha_in or adaptation.alpha_out:
         raise UnsupportedError("channel-wise step sizes are not supported", where, "export without them")
 
@@ -214,3 +218,24 @@ def _blocks(
             intervals = tuple(timeline.step(k) for k in weight.steps[1:])
             blocks.append(Block(("", weight.gradient.name), weight.gradient.bytes, intervals))
     return tuple(blocks)
+
+
+def _batch_buffers(model: Model) -> tuple[Buffer, ...]:
+    """Samples and targets of a micro-batch, which waits until it is complete."""
+    adaptation, shape = model.adaptation, model.graph.input_shape
+    count, size = adaptation.sample_batch, prod(shape) * adaptation.encoding.bytes_per_element
+    samples = Buffer("batch_samples", "uint8_t", (count, size), Role.BATCH)
+    if adaptation.regression:
+        return samples, Buffer("batch_targets", "float", (count, adaptation.ways), Role.BATCH)
+    return samples, Buffer("batch_targets", "uint32_t", (count,), Role.BATCH)
+
+
+def _batch_blocks(batch: Sequence[Buffer], programs: Sequence[Program], timeline: Timeline) -> Iterator[Block]:
+    """What outlives a sample in the steps that wait for micro-batches. `programs`: of all steps."""
+    steps_of: dict[Buffer, list[int]] = {}
+    for step, program in enumerate(programs, start=1):
+        sums = [buffer for buffer in program.external if buffer.role is Role.BATCH]
+        for buffer in (*batch, *sums) if Stage.GRADIENT in program.stages else ():
+            steps_of.setdefault(buffer, []).append(step)
+    for buffer, steps in steps_of.items():
+        yield Block(("", buffer.name), buffer.bytes, tuple(timeline.step(step) for step in steps))

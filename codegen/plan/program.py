@@ -26,10 +26,26 @@ class Role(Enum):
     GRADIENT = "gradient"  # of an activation
     ACCUMULATOR = "accumulator"  # of a weight's gradient, over the samples of one step
     WEIGHT = "weight"  # an updated weight
+    BATCH = "micro-batch"  # its samples and targets, and what attention sums over it
     SCRATCH = "scratch"
 
 
-ELEMENT_BYTES = {"float": 4, "uint32_t": 4, "uint16_t": 2, "pmeta_float16": 2, "pmeta_int8": 1}
+class Stage(Enum):
+    """Which part of the work on a micro-batch a call belongs to; its value is part of names in C.
+
+    One sample at a time needs no stages. With more, meta attention averages over all of them before any weight gradient
+    is computed: so each sample passes through the network once for every direction of attention, and once again.
+    """
+
+    SAMPLE = ""  # all of one sample
+    FORWARD = "fw"  # of each sample: logits, loss, and what forward attention sees
+    FORWARD_SCORES = "fw_scores"  # once: γ^fw
+    BACKWARD = "bw"  # of each sample: what backward attention sees
+    BACKWARD_SCORES = "bw_scores"  # once: γ^bw
+    GRADIENT = "dw"  # of each sample: weight gradients
+
+
+ELEMENT_BYTES = {"uint8_t": 1, "float": 4, "uint32_t": 4, "uint16_t": 2, "pmeta_float16": 2, "pmeta_int8": 1}
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,7 @@ class Call:
     layer: str  # the node it belongs to, for reports and comments
     phase: str  # "forward", "loss", "backward"
     loop: Loop | None = None
+    stage: Stage = Stage.SAMPLE
 
     def __post_init__(self) -> None:
         if self.loop is None and self.advancing:
@@ -140,7 +157,7 @@ def whole(buffer: Buffer) -> Buffer:
 
 @dataclass(frozen=True)
 class Program:
-    """The calls for one sample, in order.
+    """The calls for one sample, in order; for one of a micro-batch, stage by stage.
 
     Invariants, checked at construction: buffer names are unique, the calls of a loop are neighbours, and nothing is
     read before it was written (what outlives a sample, `external`, is written before the program starts).
@@ -148,7 +165,7 @@ class Program:
 
     name: str
     calls: tuple[Call, ...]
-    external: tuple[Buffer, ...] = ()  # accumulators: live as long as the whole step
+    external: tuple[Buffer, ...] = ()  # accumulators, sums of attention: live as long as the whole step
 
     def __post_init__(self) -> None:
         written = set(self.external)
@@ -182,14 +199,27 @@ class Program:
         return {buffer: self._lifetime(buffer, indices) for buffer, indices in touched.items()}
 
     def _lifetime(self, buffer: Buffer, touched: list[int]) -> tuple[int, int]:
-        """What a loop reads or writes from outside, or slice by slice, lives during all of it."""
+        """What a loop reads or writes from outside, or slice by slice, lives during all of it; so does what several
+        stages share, as each runs once for every sample."""
         first, last = touched[0], touched[-1]
+        if self.calls[first].stage is not self.calls[last].stage:
+            first, last = self.stages[self.calls[first].stage].start, self.stages[self.calls[last].stage].stop - 1
         for start, end in self._loops:
             inside = [index for index in touched if start <= index <= end]
             only_inside = len(inside) == len(touched)
             if inside and not (only_inside and all(buffer not in self.calls[n].advancing for n in inside)):
                 first, last = min(first, start), max(last, end)
         return first, last
+
+    @cached_property
+    def stages(self) -> Mapping[Stage, range]:
+        """The calls of each stage, in order."""
+        found, start = {}, 0
+        for stage, calls in groupby(call.stage for call in self.calls):
+            end = start + len(list(calls))
+            found[stage] = range(start, end)
+            start = end
+        return found
 
     @cached_property
     def _loops(self) -> tuple[tuple[int, int], ...]:

@@ -13,11 +13,11 @@ from math import prod
 from pmeta.codegen.adaptation import PARTS, Model
 from pmeta.codegen.graph import Graph, Node
 from pmeta.codegen.operators.group_norm import GroupNorm
-from pmeta.codegen.operators.weight_gradient import attention_scores
+from pmeta.codegen.operators.weight_gradient import attend, attention_scores, lower_scores
 from pmeta.codegen.plan.learning import Learning, learning_in_step
 from pmeta.codegen.plan.lowering import Lowering
 from pmeta.codegen.plan.names import Names
-from pmeta.codegen.plan.program import Buffer, Program, Role
+from pmeta.codegen.plan.program import Buffer, Program, Role, Stage
 from pmeta.codegen.plan.segments import Segment, segments
 from pmeta.codegen.plan.stored import dense, finished
 from pmeta.codegen.plan.strategy import Strategy
@@ -42,7 +42,7 @@ class Walk:
     def forward(self) -> Buffer:
         """All nodes; returns the buffer with the logits."""
         graph = self.low.graph
-        self._values[graph.input] = x = Buffer("x0", "float", graph.input_shape, Role.MAP)
+        self._values[graph.input] = x = Buffer(self.low.staged("x0"), "float", graph.input_shape, Role.MAP)
         self.low.enter(graph.nodes[0], "forward")
         if self.strategy.encoded and all(self._can_read_encoded(node) for node in graph.readers(graph.input)):
             self.low.encoded_sample = x
@@ -136,10 +136,11 @@ class Walk:
         """The loss head: returns the gradient of the logits (of the outputs, with mean squared error)."""
         low = self.low
         low.enter(low.graph.nodes[-1], "loss")
-        g = Buffer("logits_g", "float", logits.shape, Role.GRADIENT)
+        g = Buffer(low.staged("logits_g"), "float", logits.shape, Role.GRADIENT)
         loss, ways = low.model.adaptation.loss, low.model.adaptation.ways
         target = "(int32_t)target" if loss == "softmax_cross_entropy" else "target"
-        low.call(f"*loss = pmeta_{loss}", ways, logits, target, g, writes=[g])
+        result = "*loss =" if low.stage in (Stage.SAMPLE, Stage.FORWARD) else "(void)"
+        low.call(f"{result} pmeta_{loss}", ways, logits, target, g, writes=[g])
         return g
 
     # --- backward -------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class Walk:
         self._compute_again(segment)
         for node in reversed(segment.nodes[1:]):
             g = self._begin_node(segment, node, g)
-            if self.low.node_learns:
+            if self.low.node_learns or self.low.attends("bw"):
                 g = self._begin_node(segment, node, self._weight_gradient(node, g))
             if not self.low.needs_input_gradient:
                 self.low.end_loop()
@@ -189,7 +190,7 @@ class Walk:
         g = self._begin_node(segment, head, g)
         if low.needs_input_gradient and not (segment.in_parts or self.strategy.sums_slices):
             g = low.end_loop_with(g)
-        if low.node_learns:
+        if low.node_learns or low.attends("bw"):
             g = self._weight_gradient(head, g)
         if low.needs_input_gradient:
             if segment.in_parts:
@@ -209,7 +210,11 @@ class Walk:
     def _weight_gradient(self, node: Node, g: Buffer) -> Buffer:
         """Returns `g` as it is called from now on: where attention looks at all of it, the loop ends."""
         low = self.low
-        if low.attention("bw") is not None or node.weight_gradient_needs_whole(low):
+        if low.attends("bw"):
+            attend(low, "bw", g)
+            return g
+        looks_at_all = low.attention("bw") is not None and low.stage is Stage.SAMPLE
+        if looks_at_all or node.weight_gradient_needs_whole(low):
             g = low.end_loop_with(g)
         low.note("gamma_bw", attention_scores(low, "bw", g))
         node.lower_weight_gradient(low, g)
@@ -229,12 +234,51 @@ class Walk:
 
 
 def lower_adapt(model: Model, graph: Graph, strategy: Strategy, names: Names, step: int, name: str) -> Program:
-    """The program for one support sample of a step."""
-    walk = Walk(Lowering(model, graph, names, learning_in_step(model, step)), strategy)
+    """The program for one support sample of a step, or for a micro-batch where attention averages over one."""
+    learning = learning_in_step(model, step)
+    stages = stages_of(model, learning)
+    lowered = [_lower_stage(Lowering(model, graph, names, learning, stage), strategy) for stage in stages]
+    calls = [call for low in lowered for call in low.calls]
+    external = dict.fromkeys(buffer for low in lowered for buffer in low.external)
+    return Program(name, tuple(calls), tuple(external))
+
+
+def stages_of(model: Model, learning: Learning) -> tuple[Stage, ...]:
+    """The stages that a step with these learning weights needs."""
+    attention = model.adaptation.attention
+    forward = any(part == "weight" and layer in attention and attention[layer].fw for layer, part in learning)
+    backward = any(layer in attention and attention[layer].bw for layer, _ in learning)
+    if model.adaptation.sample_batch == 1 or not (forward or backward):
+        return (Stage.SAMPLE,)
+    of_forward = (Stage.FORWARD, Stage.FORWARD_SCORES) if forward else (Stage.FORWARD,)
+    of_backward = (Stage.BACKWARD, Stage.BACKWARD_SCORES) if backward else ()
+    return (*of_forward, *of_backward, Stage.GRADIENT)
+
+
+def _lower_stage(low: Lowering, strategy: Strategy) -> Lowering:
+    if low.stage in (Stage.FORWARD_SCORES, Stage.BACKWARD_SCORES):
+        _lower_scores(low, "fw" if low.stage is Stage.FORWARD_SCORES else "bw")
+        return low
+    walk = Walk(low, strategy)
     logits = walk.forward()
-    walk.copy_logits(logits)
-    walk.backward(walk.loss(logits))
-    return walk.low.program(name)
+    if low.stage in (Stage.SAMPLE, Stage.FORWARD):
+        walk.copy_logits(logits)
+    gradient = walk.loss(logits)
+    if low.stage is not Stage.FORWARD:
+        walk.backward(gradient)
+    return low
+
+
+def _lower_scores(low: Lowering, direction: str) -> None:
+    """γ of all learning layers from the sums over the micro-batch."""
+    for node in low.graph.layers:
+        low.enter(node, "forward" if direction == "fw" else "backward")
+        parts = PARTS[:1] if direction == "fw" else PARTS
+        module = low.attention(direction)
+        if module is not None and any((node.name, part) in low.learning for part in parts):
+            total = low.batch_buffer(f"attention_{direction}_sum", (module.channels,), external=True)
+            gamma = low.batch_buffer(f"gamma_{direction}", (module.channels,), external=False)
+            lower_scores(low, direction, "count", total, gamma)
 
 
 def lower_predict(model: Model, graph: Graph, strategy: Strategy, names: Names) -> Program:
@@ -242,4 +286,4 @@ def lower_predict(model: Model, graph: Graph, strategy: Strategy, names: Names) 
     nothing: Learning = frozenset()
     walk = Walk(Lowering(model, graph, names, nothing), strategy)
     walk.copy_logits(walk.forward())
-    return walk.low.program("predict")
+    return Program("predict", walk.low.calls)

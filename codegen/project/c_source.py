@@ -12,7 +12,7 @@ from pmeta.codegen.manifest import NUMERICS
 from pmeta.codegen.modelfile import ATTENTION_PARTS
 from pmeta.codegen.plan.lowering import SLICE
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan, PlannedWeight
-from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role
+from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role, Stage, whole
 from pmeta.codegen.project.constants import attention_modules, constant_files, hex_float, shape_text
 from pmeta.codegen.project.kernel_files import headers_of, kernel_files
 from pmeta.codegen.project.support_files import support_files
@@ -114,7 +114,7 @@ def _more_parts(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, Any]:
-    programs = [_program(plan, program) for program in (*plan.adapt, plan.predict)]
+    programs = [_stage(plan, program, stage) for program in (*plan.adapt, plan.predict) for stage in program.stages]
     identity = bytes.fromhex(title.firmware_id)
     return {
         "arena_bytes": plan.arena_bytes,
@@ -126,7 +126,8 @@ def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, 
         "constants": [*_shape_constants(plan), *_attention_constants(plan), *_input_constants(plan)],
         "tensors": [_tensor(plan, weight) for weight in plan.learned],
         "programs": programs,
-        "cases": [{"program": program.name, "steps": plan.steps_of(program)} for program in plan.adapt],
+        "batch": _batch(plan),
+        **_cases(plan),
     }
 
 
@@ -176,18 +177,82 @@ def _input_constants(plan: Plan) -> Iterator[dict[str, Any]]:
         yield {"declaration": f"float {name}[{len(values)}]", "fields": [hex_float(value) for value in values]}
 
 
-def _program(plan: Plan, program: Program) -> dict[str, Any]:
+_SAMPLE = "const uint8_t *sample"
+_TARGET = f"{_SAMPLE}, pmeta_target target"
+_PARAMETERS = {
+    Stage.SAMPLE: f"{_TARGET}, float *logits, float *loss",
+    Stage.FORWARD: f"{_TARGET}, int32_t first, float *logits, float *loss",
+    Stage.FORWARD_SCORES: "int32_t count",
+    Stage.BACKWARD: f"{_TARGET}, int32_t first",
+    Stage.BACKWARD_SCORES: "int32_t count",
+    Stage.GRADIENT: _TARGET,
+}
+_TITLES = {
+    Stage.SAMPLE: "One support sample",
+    Stage.FORWARD: "One support sample, forward: logits, loss, what forward attention sees",
+    Stage.FORWARD_SCORES: "Forward attention of a micro-batch",
+    Stage.BACKWARD: "One support sample, backward: what backward attention sees",
+    Stage.BACKWARD_SCORES: "Backward attention of a micro-batch",
+    Stage.GRADIENT: "One support sample, weight gradients",
+}
+
+
+def _stage(plan: Plan, program: Program, stage: Stage) -> dict[str, Any]:
+    """The C function of one stage of a program, or of all of it."""
     steps = plan.steps_of(program)
-    is_adapt = bool(steps)
-    parameters = "const uint8_t *sample, "
-    parameters += "pmeta_target target, float *logits, float *loss" if is_adapt else "float *logits"
+    calls = [program.calls[n] for n in program.stages[stage]]
+    used = {whole(a) for call in calls for a in (*call.arguments, *call.written) if isinstance(a, Buffer)}
+    unused = stage is Stage.FORWARD and all("first" not in call.arguments for call in calls)
     return {
-        "name": program.name,
-        "title": f"One support sample, {_steps(steps)}." if is_adapt else "One query sample.",
-        "parameters": parameters,
-        "locals": [_local(plan, program, buffer) for buffer in (*program.buffers, *program.external)],
-        "groups": list(_groups(program)),
+        "name": _function(program, stage),
+        "title": f"{_TITLES[stage]}, {_steps(steps)}." if steps else "One query sample.",
+        "parameters": _PARAMETERS[stage] if steps else f"{_SAMPLE}, float *logits",
+        "locals": [_local(plan, program, b) for b in (*program.buffers, *program.external) if b in used],
+        "groups": [*([{"title": "no forward attention", "lines": ["(void)first;"]}] * unused), *_groups(calls)],
     }
+
+
+def _function(program: Program, stage: Stage) -> str:
+    return f"{program.name}_{stage.value}" if stage.value else program.name
+
+
+def _batch(plan: Plan) -> str:
+    """The C that collects micro-batches; nothing where no step needs one."""
+    if not plan.batch:
+        return ""
+    samples, targets = plan.batch
+    ways = plan.model.adaptation.ways
+    memory = f"(({targets.ctype} *)at({plan.offset('', targets.name)}u))"
+    if plan.model.adaptation.regression:
+        get, put = f"return {memory} + n * {ways}u;", f"memcpy({memory} + n * {ways}u, target, {4 * ways}u);"
+    else:
+        get, put = f"return {memory}[n];", f"{memory}[n] = target;"
+    target_lines = ["", "static pmeta_target batch_target(uint32_t n)", "{", f"    {get}", "}"]
+    target_lines += ["", "static void keep_target(uint32_t n, pmeta_target target)", "{", f"    {put}", "}"]
+    batched = [program for program in plan.adapt if Stage.GRADIENT in program.stages]
+    return render(
+        "model/pmeta_batch.c.j2",
+        count=samples.shape[0],
+        samples_offset=plan.offset("", samples.name),
+        target_lines=target_lines,
+        programs=[
+            {"name": p.name, **{s.value: s in p.stages for s in (Stage.FORWARD_SCORES, Stage.BACKWARD_SCORES)}}
+            for p in batched
+        ],
+    )
+
+
+def _cases(plan: Plan) -> dict[str, list[dict[str, Any]]]:
+    """What to call for a sample, by step, and for the incomplete micro-batch at its end."""
+    cases, incomplete = [], []
+    for program in plan.adapt:
+        steps, batched = plan.steps_of(program), Stage.GRADIENT in program.stages
+        index = "index, " if batched else ""
+        cases.append({"steps": steps, "call": f"{program.name}({index}sample, target, logits, loss);"})
+        if batched:
+            count = plan.model.adaptation.sample_batch
+            incomplete.append({"steps": steps, "call": f"{program.name}_batch(samples % {count}u);"})
+    return {"cases": cases, "incomplete": incomplete}
 
 
 def _steps(steps: Sequence[int]) -> str:
@@ -201,14 +266,15 @@ def _local(plan: Plan, program: Program, buffer: Buffer) -> dict[str, str]:
     if buffer.role is Role.ACCUMULATOR:
         value = f"pmeta_gradient(tensor_{buffer.name.removesuffix('_grad')})"
     else:
-        value = f"at({plan.offset(program.name, buffer.name)}u)"
+        key = "" if buffer in program.external else program.name
+        value = f"at({plan.offset(key, buffer.name)}u)"
     comment = f"{shape_text(buffer.shape)} {buffer.role.value}"
     return {"declaration": f"{buffer.ctype} *const {buffer.name} = {value};", "comment": comment}
 
 
-def _groups(program: Program) -> Iterator[dict[str, Any]]:
+def _groups(program_calls: Sequence[Call]) -> Iterator[dict[str, Any]]:
     """The calls, grouped by layer and phase; a loop is one group."""
-    for loop, looped in groupby(program.calls, key=lambda call: call.loop):
+    for loop, looped in groupby(program_calls, key=lambda call: call.loop):
         if loop is None:
             for (phase, layer), group in groupby(looped, key=lambda call: (call.phase, call.layer)):
                 title = "loss" if phase == "loss" else f"{comment_text(layer)}, {phase}"

@@ -44,6 +44,7 @@ ROLES = (
     (Role.GRADIENT, "gradient of an activation"),
     (Role.ACCUMULATOR, "gradient of a weight, summed over the samples of a step"),
     (Role.WEIGHT, "updated weight"),
+    (Role.BATCH, "samples of a micro-batch, and what attention says of them"),
     (Role.SCRATCH, "scratch of one call"),
 )
 

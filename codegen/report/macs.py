@@ -84,7 +84,8 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     "pmeta_group_norm_input_gradient": lambda layer: 5 * prod(layer.shape_in),
     "pmeta_bias_gradient": lambda layer: layer.kept_out * prod(layer.shape_out[1:]),
     "pmeta_channel_means": lambda layer: layer.attended,
-    "pmeta_attention": lambda layer: layer.attention,
+    "pmeta_attention_output": lambda layer: layer.attention,
+    "pmeta_attention_scores": _nothing,
     "pmeta_kept_channels": _nothing,
     "pmeta_keep_elements": lambda layer: layer.kept_in,
     "pmeta_keep_rows": lambda layer: layer.kept_in * prod(layer.shape_in[1:]),
@@ -109,8 +110,8 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     "pmeta_clip_input_gradient": _nothing,
     "pmeta_max_pool_forward": _nothing,
     "pmeta_max_pool_input_gradient": _nothing,
-    "*loss = pmeta_softmax_cross_entropy": _nothing,
-    "*loss = pmeta_mean_squared_error": _nothing,
+    "pmeta_softmax_cross_entropy": _nothing,
+    "pmeta_mean_squared_error": _nothing,
 }
 
 _ATTENTION = {"pmeta_channel_means", "pmeta_attention", "pmeta_kept_channels", "pmeta_keep_rows", "pmeta_keep_elements"}
@@ -154,7 +155,7 @@ def _pass(call: Call) -> str:
 
 
 def _call_macs(plan: Plan, node: Node, call: Call) -> int:
-    count = _MACS.get(call.function)
+    count = _MACS.get(call.function.rsplit(" ", 1)[-1])
     if count is None:
         raise AssertionError(f"no count for {call.function}: add one to {__name__}")
     shapes = plan.graph.shapes

@@ -66,21 +66,32 @@ void pmeta_channel_means(int32_t channels, int32_t size, int32_t type, const voi
     }
 }
 
-void pmeta_attention(const pmeta_attention_module *m, const float *means, float *hidden, uint16_t *order, float *gamma)
+void pmeta_attention_output(const pmeta_attention_module *m, int32_t first, const float *means, float *hidden,
+                            float *sum)
 {
     const int32_t channels = m->channels;
+    float *output = hidden + channels;
     linear(channels, m->w1, m->b1, means, hidden);
     for (int32_t c = 0; c < channels; c++) {
         hidden[c] = (hidden[c] <= 0.0f) ? 0.0f : hidden[c];
     }
-    linear(channels, m->w2, m->b2, hidden, gamma);
+    linear(channels, m->w2, m->b2, hidden, output);
     for (int32_t c = 0; c < channels; c++) {
-        gamma[c] = (0.0f + gamma[c]) / 1.0f; /* the mean over a micro-batch of one sample */
+        sum[c] = (first ? 0.0f : sum[c]) + output[c];
+    }
+}
+
+void pmeta_attention_scores(const pmeta_attention_module *m, int32_t count, const float *sum, uint16_t *order,
+                            float *gamma)
+{
+    const int32_t channels = m->channels;
+    for (int32_t c = 0; c < channels; c++) {
+        gamma[c] = sum[c] / (float)count;
     }
     float max;
-    const float sum = pmeta_exp_sum(gamma, channels, &max);
+    const float total = pmeta_exp_sum(gamma, channels, &max);
     for (int32_t c = 0; c < channels; c++) {
-        gamma[c] = gamma[c] / sum;
+        gamma[c] = gamma[c] / total;
     }
     if (m->rho > 0 && channels > 1) {
         clip(channels, m->rho, gamma, order);

@@ -20,8 +20,14 @@ typedef struct pmeta_attention_module {
  */
 void pmeta_channel_means(int32_t channels, int32_t size, int32_t type, const void *v, float *decoded, float *means);
 
-/* gamma (C,) from one sample's means (C,). hidden: C floats; order: C entries. */
-void pmeta_attention(const pmeta_attention_module *m, const float *means, float *hidden, uint16_t *order, float *gamma);
+/* Adds the module's output for one sample's means (C,) to sum (C,), which starts at +0 with the `first` of a
+ * micro-batch. hidden: 2 C floats. */
+void pmeta_attention_output(const pmeta_attention_module *m, int32_t first, const float *means, float *hidden,
+                            float *sum);
+
+/* gamma (C,) from the sum (C,) over a micro-batch of `count` samples; may be the same array. order: C entries. */
+void pmeta_attention_scores(const pmeta_attention_module *m, int32_t count, const float *sum, uint16_t *order,
+                            float *gamma);
 
 /* The channels with gamma != 0: their number, then their indices, ascending. */
 void pmeta_kept_channels(int32_t channels, const float *gamma, uint16_t *kept);

@@ -149,8 +149,8 @@ pmeta_status pmeta_adapt_sample(const uint8_t *sample, pmeta_target target, floa
     }
     state.support_crc = pmeta_crc32(state.support_crc, sample, PMETA_SAMPLE_BYTES);
     state.support_crc = target_crc32(state.support_crc, target);
+    pmeta_plan_adapt(pmeta_step(), state.samples, sample, target, logits, loss);
     state.samples++;
-    pmeta_plan_adapt(pmeta_step(), sample, target, logits, loss);
     return PMETA_OK;
 }
 
@@ -168,6 +168,7 @@ pmeta_status pmeta_end_step(uint32_t samples)
         pmeta_restart_step();
         return PMETA_ERROR_SUPPORT;
     }
+    pmeta_plan_end_step(pmeta_step(), samples);
     for (uint32_t t = 0; t < PMETA_TENSORS; t++) {
         if (learns_now(t)) {
             const pmeta_learned *learned = &pmeta_learned_tensors[t];

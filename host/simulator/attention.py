@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pmeta.codegen.adaptation import AttentionModule
@@ -10,11 +12,12 @@ from pmeta.host.simulator.arithmetic import lane_sum, softmax, sum_onto
 from pmeta.host.simulator.operators import relu
 
 
-def attention(module: AttentionModule, values: Float32Array, rho: int) -> Float32Array:
-    """γ (C,) from `values` (C, ...) of one sample, a micro-batch by itself; ρ in thousandths."""
-    scores = module_output(module, values)
-    mean = (np.float32(0) + scores) / np.float32(1)
-    return clip(softmax(mean)[0], rho)
+def attention(module: AttentionModule, batch: Sequence[Float32Array], rho: int) -> Float32Array:
+    """γ (C,) from the values (C, ...) of each sample of a micro-batch; ρ in thousandths."""
+    total = np.zeros(module.channels, np.float32)
+    for values in batch:
+        total = total + module_output(module, values)
+    return clip(softmax(total / np.float32(len(batch)))[0], rho)
 
 
 def module_output(module: AttentionModule, values: Float32Array) -> Float32Array:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, Model
-from pmeta.codegen.graph import Float32Array, Graph
+from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, LearnedWeight, Model
+from pmeta.codegen.graph import Float32Array, Graph, Node
 from pmeta.codegen.storage import finished_maps, is_sample
 from pmeta.codegen.targets import Target
 from pmeta.host.simulator.attention import attention
@@ -25,6 +25,16 @@ class ForwardPass:
 
     logits: Float32Array  # (ways,)
     saved: Mapping[str, Any]  # by node name, what its operator saves: inputs, x̂, where a ReLU is +0, pool winners
+
+
+@dataclass(frozen=True)
+class SupportSample:
+    """A support sample, as far as it does not depend on the other ones of its micro-batch."""
+
+    forward: ForwardPass
+    target: Target
+    loss: np.float32
+    g: Float32Array  # gradient of the logits
 
 
 @dataclass(frozen=True)
@@ -59,33 +69,67 @@ def run_forward(model: Model, weights: Weights, x: Float32Array) -> ForwardPass:
     return ForwardPass(activations[model.graph.output], saved)
 
 
-def run_sample(model: Model, weights: Weights, step: int, x: Float32Array, target: Target) -> SamplePass:
-    """Forward, loss, and backward down to the lowest layers that are updated in `step` (1..K)."""
+def run_support(model: Model, weights: Weights, x: Float32Array, target: Target) -> SupportSample:
+    """Forward pass and loss of one decoded sample."""
     forward = run_forward(model, weights, x)
-    loss, g = SIMULATED_LOSSES[model.adaptation.loss](forward.logits, target)
+    return SupportSample(forward, target, *SIMULATED_LOSSES[model.adaptation.loss](forward.logits, target))
+
+
+def run_batch(model: Model, weights: Weights, step: int, batch: Sequence[SupportSample]) -> tuple[SamplePass, ...]:
+    """Backward down to the lowest layers that are updated in `step` (1..K), of each sample of a micro-batch.
+
+    What the samples share is meta attention, which averages over them.
+    """
     learned = model.learned_in_step(step)
     learning = {weight.layer for weight in learned}
-    depends, rounded = _depend_on(model.graph, learning), kept_rounding(model.adaptation.storage)
-    gradients = {model.graph.output: g}
-    gammas: dict[str, Gamma] = {}
-    contributions: dict[str, Contribution] = {}
-    for node in reversed(model.graph.nodes):
-        if node.output not in depends:
+    gradients = [_output_gradients(model, weights, learning, sample) for sample in batch]
+    gammas = {
+        node.name: _gamma(model.adaptation, node, batch, [found[node.output] for found in gradients])
+        for node in model.graph.layers
+        if node.name in learning
+    }
+    return tuple(
+        SamplePass(sample.forward, sample.loss, gammas, _contributions(model, learned, sample, found, gammas))
+        for sample, found in zip(batch, gradients, strict=True)
+    )
+
+
+def _output_gradients(
+    model: Model, weights: Weights, learning: set[str], sample: SupportSample
+) -> dict[str, Float32Array]:
+    """The gradient of every activation that depends on the weights of `learning` layers."""
+    graph, rounded = model.graph, kept_rounding(model.adaptation.storage)
+    depends = _depend_on(graph, learning)
+    gradients = {graph.output: sample.g}
+    for node in reversed(graph.nodes):
+        if node.output not in depends or not depends.intersection(node.inputs):
             continue
-        gy, saved = gradients.pop(node.output), forward.saved[node.name]
-        if node.name in learning:
-            operator = SIMULATED_LAYERS[type(node)]
-            gammas[node.name] = gamma = _gamma(model.adaptation, node.name, operator.attended(saved), gy)
-            kept = operator.kept_for_weights(saved, rounded, gamma.fw, is_sample(model.graph, node.input))
-            for weight in learned:
-                if weight.layer == node.name:
-                    contributions[weight.name] = operator.contribution(node, kept, gy, gamma, weight.part)
-        if depends.intersection(node.inputs):
-            kept = SIMULATED[type(node)].kept(saved, rounded)
-            found = SIMULATED[type(node)].input_gradients(node, weights, kept, gy)
-            for name, gx in zip(node.inputs, found, strict=True):
-                gradients[name] = gradients[name] + gx if name in gradients else gx
-    return SamplePass(forward, loss, gammas, contributions)
+        operator = SIMULATED[type(node)]
+        kept = operator.kept(sample.forward.saved[node.name], rounded)
+        found = operator.input_gradients(node, weights, kept, gradients[node.output])
+        for name, gx in zip(node.inputs, found, strict=True):
+            gradients[name] = gradients[name] + gx if name in gradients else gx
+    return gradients
+
+
+def _contributions(
+    model: Model,
+    learned: Sequence[LearnedWeight],
+    sample: SupportSample,
+    gradients: Mapping[str, Float32Array],
+    gammas: Mapping[str, Gamma],
+) -> dict[str, Contribution]:
+    """What the sample adds to each accumulator."""
+    rounded = kept_rounding(model.adaptation.storage)
+    nodes = {node.name: node for node in model.graph.layers}
+    contributions = {}
+    for weight in learned:
+        node, gamma = nodes[weight.layer], gammas[weight.layer]
+        operator = SIMULATED_LAYERS[type(node)]
+        of_sample = is_sample(model.graph, node.input)
+        kept = operator.kept_for_weights(sample.forward.saved[node.name], rounded, gamma.fw, of_sample)
+        contributions[weight.name] = operator.contribution(node, kept, gradients[node.output], gamma, weight.part)
+    return contributions
 
 
 def _depend_on(graph: Graph, layers: set[str]) -> set[str]:
@@ -97,9 +141,14 @@ def _depend_on(graph: Graph, layers: set[str]) -> set[str]:
     return depends
 
 
-def _gamma(adaptation: Adaptation, layer: str, attended: Float32Array, gy: Float32Array) -> Gamma:
-    modules = adaptation.attention.get(layer, LayerAttention(None, None))
+def _gamma(
+    adaptation: Adaptation, node: Node, batch: Sequence[SupportSample], gradients: Sequence[Float32Array]
+) -> Gamma:
+    """Of one layer for a micro-batch; `gradients` are those of its output."""
+    modules = adaptation.attention.get(node.name, LayerAttention(None, None))
+    operator = SIMULATED_LAYERS[type(node)]
+    attended = [operator.attended(sample.forward.saved[node.name]) for sample in batch]
     return Gamma(
         fw=None if modules.fw is None else attention(modules.fw, attended, adaptation.rho_fw),
-        bw=None if modules.bw is None else attention(modules.bw, gy, adaptation.rho_bw),
+        bw=None if modules.bw is None else attention(modules.bw, gradients, adaptation.rho_bw),
     )

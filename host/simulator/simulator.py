@@ -16,7 +16,7 @@ from pmeta.codegen.errors import DataError, DeviceError, UnsupportedError
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.targets import Target, target_bytes, target_problem
 from pmeta.host.simulator.arithmetic import canonical_bytes, crc32
-from pmeta.host.simulator.sample_pass import SamplePass, decode, run_forward, run_sample
+from pmeta.host.simulator.sample_pass import SamplePass, SupportSample, decode, run_batch, run_forward, run_support
 
 Sample = npt.NDArray[Any]  # as it travels: uint8 or float32, of the model's input shape
 WHERE = "simulator"
@@ -42,12 +42,6 @@ class Simulator:
         adaptation = model.adaptation
         if adaptation.alpha_in or adaptation.alpha_out:
             raise UnsupportedError("has step sizes per channel", f"model '{model.graph.name}'", "train without them")
-        if adaptation.sample_batch != 1:
-            raise UnsupportedError(
-                f"has micro-batches of {adaptation.sample_batch} samples",
-                f"model '{model.graph.name}'",
-                "export it with a sample batch size of 1",
-            )
         self._model = model
         self.reset()
 
@@ -61,6 +55,7 @@ class Simulator:
     def restart_step(self) -> None:
         """Drop what the current step has accumulated, so that it can be sent again."""
         self._samples = 0
+        self._batch: list[SupportSample] = []  # waiting until the micro-batch is complete
         self._support_crc = 0  # of this step's samples and targets so far
         learned = () if self.finished else self._model.learned_in_step(self._step)
         self._accumulators = {weight.name: np.zeros_like(self._weights[weight.name]) for weight in learned}
@@ -86,24 +81,37 @@ class Simulator:
 
     def adapt_sample(self, sample: Sample, target: Target) -> SampleResult:
         """Add one support sample to the gradients of this step; raises DeviceError or DataError, then unchanged."""
-        traced = self.trace_sample(sample, target)
-        with np.errstate(all="ignore"):
-            for name, contribution in traced.contributions.items():
-                self._accumulators[name] = contribution.added_to(self._accumulators[name])
+        one = self._run_support(sample, target)
+        self._batch.append(one)
+        if len(self._batch) == self._model.adaptation.sample_batch:
+            self._end_batch()
         self._samples += 1
         for part in (sample.tobytes(), target_bytes(target)):
             self._support_crc = zlib.crc32(part, self._support_crc)
-        return SampleResult(traced.forward.logits, traced.loss)
+        return SampleResult(one.forward.logits, one.loss)
 
     def trace_sample(self, sample: Sample, target: Target) -> SamplePass:
-        """All that `adapt_sample` would compute for this sample, without adding it."""
+        """All that `adapt_sample` would compute for this sample alone, without adding it."""
+        one = self._run_support(sample, target)
+        with np.errstate(all="ignore"):
+            return run_batch(self._model, self._weights, self._step, [one])[0]
+
+    def _end_batch(self) -> None:
+        """Add what the waiting samples contribute; meta attention averages over them."""
+        with np.errstate(all="ignore"):
+            for traced in run_batch(self._model, self._weights, self._step, self._batch):
+                for name, contribution in traced.contributions.items():
+                    self._accumulators[name] = contribution.added_to(self._accumulators[name])
+        self._batch = []
+
+    def _run_support(self, sample: Sample, target: Target) -> SupportSample:
         self._refuse_when_finished()
         problem = target_problem(target, self._model.adaptation.loss, self._model.adaptation.ways)
         if problem:
             raise DeviceError(problem, WHERE, "use a task file made for this model")
         x = self._decoded(sample)
         with np.errstate(all="ignore"):
-            return run_sample(self._model, self._weights, self._step, x, target)
+            return run_support(self._model, self._weights, x, target)
 
     def end_step(self, samples: int) -> tuple[str, ...]:
         """Update the weights and go to the next step; `samples` is how many the host believes it sent.
@@ -125,6 +133,8 @@ class Simulator:
                 WHERE,
                 "send the same again in every step",
             )
+        if self._batch:
+            self._end_batch()  # fewer samples than others
         learned = self._model.learned_in_step(self._step)
         with np.errstate(all="ignore"):
             for weight in learned:

@@ -91,5 +91,5 @@ def test_module_against_scalar_loops(shape: tuple[int, ...]) -> None:
     hidden = np.array([h if h > 0 else np.float32(0) for h in hidden])
     scores = scalar.gemm_forward(hidden, w2, b2)
     expected = scalar.algorithm_1(softmax_of(scores.tolist()), 300)
-    gamma = attention(AttentionModule(w1, b1, w2, b2), values, 300)
+    gamma = attention(AttentionModule(w1, b1, w2, b2), [values], 300)
     assert canonical_bytes(gamma) == canonical_bytes(expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -54,15 +55,17 @@ def constant_module(scores: Float32Array) -> AttentionModule:
     return AttentionModule(nothing, np.zeros_like(scores), nothing, scores)
 
 
-def run_kernel(module: AttentionModule, v: Float32Array, rho: int) -> Float32Array:
+def run_kernel(module: AttentionModule, batch: Sequence[Float32Array], rho: int) -> Float32Array:
     channels = module.channels
     fields, means = {"channels": channels, "rho": rho}, unwritten(channels)
-    call("pmeta_channel_means", channels, v.size // channels, ROW_TYPES["float32"], v, None, means)
     parts = {"w1": module.w1, "b1": module.b1, "w2": module.w2, "b2": module.b2}
     result = unwritten(channels)
-    hidden, order = unwritten(channels), unwritten(channels, dtype=np.uint16)
+    total, hidden, order = unwritten(channels), unwritten(2, channels), unwritten(channels, dtype=np.uint16)
     struct = Struct("pmeta_attention_module", {**fields, **parts})
-    call("pmeta_attention", struct, means.array, hidden, order, result)
+    for n, v in enumerate(batch):
+        call("pmeta_channel_means", channels, v.size // channels, ROW_TYPES["float32"], v, None, means)
+        call("pmeta_attention_output", struct, int(n == 0), means.array, hidden, total)
+    call("pmeta_attention_scores", struct, len(batch), total.array, order, result)
     return result.array
 
 
@@ -77,11 +80,18 @@ def assert_room_for_kept(scores: Float32Array, rho: int) -> None:
 
 
 @examples
-@given(generators, channel_counts, shapes, rhos, st.sampled_from([1e-3, 0.1, 1.0]), flavours)
+@given(generators, channel_counts, shapes, rhos, st.sampled_from([1e-3, 0.1, 1.0]), flavours, st.integers(1, 4))
 def test_module(
-    rng: np.random.Generator, channels: int, size: tuple[int, ...], rho: int, spread: float, flavour: str
+    rng: np.random.Generator,
+    channels: int,
+    size: tuple[int, ...],
+    rho: int,
+    spread: float,
+    flavour: str,
+    count: int,
 ) -> None:
-    module, v = random_module(rng, channels, spread, flavour), values(rng, channels, *size, flavour=flavour)
+    module = random_module(rng, channels, spread, flavour)
+    v = [values(rng, channels, *size, flavour=flavour) for _ in range(count)]
     scores = run_kernel(module, v, rho)
     assert_same(scores, attention(module, v, rho))
     assert_room_for_kept(scores, rho)
@@ -92,7 +102,7 @@ def test_module(
 def test_ties(rng: np.random.Generator, channels: int, rho: int, distinct: int) -> None:
     """Few different scores, some so small that their probability is +0."""
     choices = np.array([0, -200, 1, 0.5], np.float32)[:distinct]
-    module, v = constant_module(rng.choice(choices, channels)), values(rng, channels)
+    module, v = constant_module(rng.choice(choices, channels)), [values(rng, channels)]
     scores = run_kernel(module, v, rho)
     assert_same(scores, attention(module, v, rho))
     assert_room_for_kept(scores, rho)
@@ -105,7 +115,7 @@ def test_not_finite(bad: float, where: int, rho: int) -> None:
     """One such score makes all of them NaN; still no more channels are kept than there is room for."""
     scores = np.linspace(-1, 1, 8, dtype=np.float32)
     scores[where] = bad
-    module, v = constant_module(scores), np.ones(8, np.float32)
+    module, v = constant_module(scores), [np.ones(8, np.float32)]
     result = run_kernel(module, v, rho)
     assert_same(result, attention(module, v, rho))
     assert_room_for_kept(result, rho)
@@ -115,7 +125,7 @@ def test_most_channels_are_kept_when_all_are_equal() -> None:
     """So the bound is reached, and one less would overflow."""
     for channels in (2, 5, 8, 40):
         for rho in (1, 300, 500, 999):
-            scores = run_kernel(constant_module(np.zeros(channels, np.float32)), np.ones(channels, np.float32), rho)
+            scores = run_kernel(constant_module(np.zeros(channels, np.float32)), [np.ones(channels, np.float32)], rho)
             assert np.count_nonzero(scores) == kept_channels_bound(channels, rho)
 
 
@@ -164,7 +174,7 @@ def decoded(rows: Any, shape: tuple[int, ...], kept_as: StoredType) -> Float32Ar
 @given(generators, channel_counts, shapes, st.sampled_from([0, 1, 300, 500, 999]))
 def test_pytorch(rng: np.random.Generator, channels: int, size: tuple[int, ...], rho: int) -> None:
     module, v = random_module(rng, channels, 0.1, ORDINARY), smooth(rng, channels, *size)
-    scores = attention(module, v, rho)
+    scores = attention(module, [v], rho)
     parts = [module.w1, module.b1, module.w2, module.b2]
 
     def output(_: Any, v: Any, w1: Any, b1: Any, w2: Any, b2: Any) -> Any:
