@@ -73,6 +73,9 @@ def gen(
     maps: Annotated[
         str | None, typer.Option(help="Maps between layers: float32 or float16.", rich_help_panel=MEMORY)
     ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Samples that attention averages over (the model's).", rich_help_panel=MEMORY)
+    ] = None,
     ram: Annotated[
         str | None, typer.Option(help="Use no more than this, such as 64K; else all of it.", rich_help_panel=MEMORY)
     ] = None,
@@ -96,7 +99,7 @@ def gen(
     own = _own_adaptation(update, alpha, steps, loss, head, ways, outputs, uint8_scale, uint8_offset)
     kept = SupportOptions(support, support_samples, support_task)
     with StageBars(Console(stderr=True), hidden=as_json) as bars:
-        project = generate(model, board, own, bars.show, _memory_options(store, maps, ram, allow), kept)
+        project = generate(model, board, own, bars.show, _memory_options(store, maps, batch, ram, allow), kept)
     write_project(project, out)
     if as_json:
         answer = {"out": str(out), "given_up": project.fitted.given_up, "saved_bytes": project.fitted.saved}
@@ -155,10 +158,12 @@ def _own_adaptation(
     return OwnAdaptation(update, **changed)
 
 
-def _memory_options(store: str | None, maps: str | None, ram: str | None, allow: str | None) -> MemoryOptions:
+def _memory_options(
+    store: str | None, maps: str | None, batch: int | None, ram: str | None, allow: str | None
+) -> MemoryOptions:
     """Raises ConfigError."""
     losses = frozenset(loss.strip() for loss in allow.split(",")) if allow is not None else frozenset[str]()
-    fields: dict[str, Any] = {"store": store, "maps": maps, "allow": losses}
+    fields: dict[str, Any] = {"store": store, "maps": maps, "batch": batch, "allow": losses}
     return MemoryOptions(ram=None if ram is None else size_in_bytes(ram), **fields)
 
 

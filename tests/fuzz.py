@@ -28,9 +28,8 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.modelfile import load_model, model_bytes, save_model
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.plan.strategy import Strategy
-from pmeta.codegen.storage import Storage
 from tests.gradients import assert_follows_pytorch
-from tests.models import random_samples, with_storage
+from tests.models import as_pytorch, random_samples
 from tests.networks import Network, networks
 from tests.sanitized import assert_same_adaptation
 
@@ -54,7 +53,7 @@ def check(network: Network) -> None:
         folder = Path(name)
         model = _round_trip(network.model, folder / "model.onnx")
         finite = "ordinary" if network.samples == "special" else network.samples
-        exact = with_storage(model, Storage())  # PyTorch rounds nothing that it stores
+        exact = as_pytorch(model)  # PyTorch rounds nothing that it stores
         assert_follows_pytorch(exact, *random_samples(model, network.seed, GRADIENT_SAMPLES, finite))
         support, targets = random_samples(model, network.seed, network.support, network.samples)
         queries, _ = random_samples(model, network.seed + 1, QUERIES, network.samples)

@@ -80,6 +80,16 @@ def random_4conv(
     return Model(graph, adaptation)
 
 
+def as_pytorch(model: Model) -> Model:
+    """The same model as plain PyTorch adapts it: nothing is rounded when it is stored, attention sees one sample."""
+    return replace(model, adaptation=replace(model.adaptation, storage=Storage(), sample_batch=1))
+
+
+def with_batch(model: Model, count: int) -> Model:
+    """The same model in micro-batches."""
+    return replace(model, adaptation=replace(model.adaptation, sample_batch=count))
+
+
 def with_storage(model: Model, storage: Storage) -> Model:
     """The same model, its numbers stored otherwise."""
     return replace(model, adaptation=replace(model.adaptation, storage=storage))

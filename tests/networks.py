@@ -326,6 +326,7 @@ def _adaptation(choices: Choices, rng: np.random.Generator, graph: Graph, ways: 
         rho_bw=choices.pick((0, 300, 500, 999)),
         encoding=_encoding(choices, rng, graph.input_shape[0], coarse),
         loss=choices.pick(("softmax_cross_entropy",) * 3 + ("mean_squared_error",)),
+        sample_batch=choices.pick((1, 1, 2, 3)),
         storage=Storage(*(choices.pick(types) for types in STORED)) if choices.chance(50) else Storage(),
         attention={name: found for name, found in attention.items() if found.fw or found.bw},
     )

@@ -1,4 +1,4 @@
-"""What the command line says about RAM: how numbers are stored, how much there is, what may be given up for it."""
+"""What the command line says about RAM: types of stored numbers, samples that wait, a limit, what may be given up."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ class MemoryOptions:
 
     store: StoredType | None = None  # None: as the model's record says
     maps: MapType | None = None
+    batch: int | None = None  # samples per micro-batch
     ram: int | None = None  # bytes; None: what the boards have
     allow: frozenset[Loss] = field(default_factory=frozenset)
 
     def __post_init__(self) -> None:
         if self.ram is not None and self.ram < 1:
             raise ConfigError(f"{self.ram} bytes", "--ram", "pass a size such as 65536, 64K or 1M")
+        if self.batch is not None and self.batch < 1:
+            raise ConfigError(f"micro-batches of {self.batch} samples", "--batch", "pass 1 or more")
         _check("--store", (self.store,), (*get_args(StoredType), None))
         _check("--maps", (self.maps,), (*get_args(MapType), None))
         _check("--allow", self.allow, LOSSES)
@@ -34,14 +37,16 @@ class MemoryOptions:
     def arguments(self) -> tuple[str, ...]:
         """The options that give this, sorted, for the canonical command."""
         allowed = ",".join(loss for loss in LOSSES if loss in self.allow)
-        given = (("--allow", allowed), ("--maps", self.maps), ("--ram", self.ram), ("--store", self.store))
-        return tuple(f"{option} {value}" for option, value in given if value)
+        numbers = (("--batch", self.batch), ("--maps", self.maps), ("--ram", self.ram), ("--store", self.store))
+        return tuple(f"{option} {value}" for option, value in (("--allow", allowed), *numbers) if value)
 
     def applied_to(self, model: Model) -> Model:
-        """The model with the storage types that were asked for."""
-        storage = model.adaptation.storage
-        storage = Storage(self.store or storage.kept, self.maps or storage.maps)
-        return model if storage == model.adaptation.storage else with_changes(model, storage=storage)
+        """The model with the storage types and micro-batches that were asked for."""
+        before = model.adaptation
+        storage = Storage(self.store or before.storage.kept, self.maps or before.storage.maps)
+        batch = self.batch or before.sample_batch
+        unchanged = (storage, batch) == (before.storage, before.sample_batch)
+        return model if unchanged else with_changes(model, storage=storage, sample_batch=batch)
 
 
 def size_in_bytes(text: str) -> int:

@@ -108,7 +108,7 @@ def _real(plan: Plan, scene: Scene, step: int) -> Account:
         REAL,
         maps=held[Role.MAP] + held[Role.GRADIENT] + held[Role.SCRATCH],
         accumulators=held[Role.ACCUMULATOR],
-        stored=held[Role.STORE],
+        stored=held[Role.STORE] + held[Role.BATCH],
         bits=held[Role.MASK],
         updated_weights=held[Role.WEIGHT],
         macs=macs_by_pass(plan, plan.program(step)),

@@ -114,7 +114,14 @@ _MACS: dict[str, Callable[[_Layer], int]] = {
     "pmeta_mean_squared_error": _nothing,
 }
 
-_ATTENTION = {"pmeta_channel_means", "pmeta_attention", "pmeta_kept_channels", "pmeta_keep_rows", "pmeta_keep_elements"}
+_ATTENTION = {
+    "pmeta_channel_means",
+    "pmeta_attention_output",
+    "pmeta_attention_scores",
+    "pmeta_kept_channels",
+    "pmeta_keep_rows",
+    "pmeta_keep_elements",
+}
 
 
 @dataclass(frozen=True)

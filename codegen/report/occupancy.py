@@ -19,7 +19,7 @@ class Occupant:
     offset: int
     first: int
     last: int
-    outlives_sample: bool  # learned weights and accumulators
+    outlives_sample: bool  # learned weights, accumulators, a micro-batch
 
     @property
     def bytes(self) -> int:
@@ -109,7 +109,7 @@ def _role(program: Program, buffer: Buffer, first: int, last: int) -> Role:
 
 
 def _lasting(plan: Plan, phase: int) -> tuple[_Lasting, ...]:
-    """Learned weights and accumulators that the arena holds in step k, or after the last one (K + 1)."""
+    """What outlives a sample and is in the arena in step k, or after the last one (K + 1)."""
     lengths = tuple(len(plan.adapt[index].calls) for index in plan.program_of_step)
     timeline = Timeline.of(lengths, len(plan.predict.calls))
     moment = timeline.adapt_start[phase - 1] if phase <= len(lengths) else timeline.predict_start[-1]
@@ -126,4 +126,7 @@ def _lasting(plan: Plan, phase: int) -> tuple[_Lasting, ...]:
             found.append(_Lasting(weight.name, Role.WEIGHT, weight.weight))
         if weight.gradient is not None and weight.gradient.name in live:
             found.append(_Lasting(f"{weight.name} gradient", Role.ACCUMULATOR, weight.gradient))
+    sums = (buffer for program in plan.adapt for buffer in program.external if buffer.role is Role.BATCH)
+    of_batch = dict.fromkeys((*plan.batch, *sums))
+    found += [_Lasting(buffer.name, buffer.role, buffer) for buffer in of_batch if buffer.name in live]
     return tuple(found)

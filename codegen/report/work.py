@@ -188,8 +188,12 @@ def _channel_means(a: _Arguments) -> Work:
     return {"element": channels * size, "channel": channels, **_read(a.types[0], channels * size)}
 
 
-def _attention(a: _Arguments) -> Work:
+def _attention_output(a: _Arguments) -> Work:
     return {"mac": 2 * a.last_written**2, "channel": a.last_written}
+
+
+def _attention_scores(a: _Arguments) -> Work:
+    return {"channel": a.last_written, "pair": a.last_written**2}  # sorted by insertion
 
 
 def _keep_rows(a: _Arguments) -> Work:
@@ -246,7 +250,8 @@ _WORK: dict[str, Callable[[_Arguments], Work]] = {
     "pmeta_group_norm_input_gradient": _group_norm,
     "pmeta_bias_gradient": _bias_gradient,
     "pmeta_channel_means": _channel_means,
-    "pmeta_attention": _attention,
+    "pmeta_attention_output": _attention_output,
+    "pmeta_attention_scores": _attention_scores,
     "pmeta_kept_channels": _elements(0),
     "pmeta_keep_elements": _keep_elements,
     "pmeta_keep_rows": _keep_rows,

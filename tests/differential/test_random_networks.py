@@ -17,12 +17,11 @@ torch = pytest.importorskip("torch")
 from pmeta.codegen.operators import Add, GroupNorm  # noqa: E402
 from pmeta.codegen.plan.plan import make_plan  # noqa: E402
 from pmeta.codegen.project.ram import library_ram  # noqa: E402
-from pmeta.codegen.storage import Storage  # noqa: E402
 from pmeta.host.simulator.operators import group_norm, max_pool  # noqa: E402
 from tests import fuzz  # noqa: E402
 from tests.compiled import kernel_objects, write_library  # noqa: E402
 from tests.gradients import assert_follows_pytorch, compare  # noqa: E402
-from tests.models import random_4conv, random_samples, with_storage  # noqa: E402
+from tests.models import as_pytorch, random_4conv, random_samples  # noqa: E402
 from tests.networks import Network, random_network  # noqa: E402
 from tests.sanitized import adaptation_script, assert_predicted_ram, build, run  # noqa: E402
 
@@ -50,7 +49,7 @@ def test_the_tolerance_of_gradients_says_something() -> None:
     compared = [
         found
         for seed in range(30)
-        for model in [with_storage(random_network(seed), Storage())]
+        for model in [as_pytorch(random_network(seed))]
         for _, found in compare(model, *random_samples(model, seed, 2))
     ]
     real = [found for found in compared if found.largest > 1e-6]

@@ -16,7 +16,7 @@ from pmeta.codegen.targets import targets_of
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
 from tests.compiled import CompiledModel
-from tests.models import random_4conv, random_samples
+from tests.models import random_4conv, random_samples, with_batch
 from tests.networks import random_network
 
 pytestmark = pytest.mark.differential
@@ -97,6 +97,45 @@ def test_a_write_outside_the_arena_is_noticed(place: str, message: str, tmp_path
     broken = CompiledModel(model, tmp_path, edit_plan=write)
     with pytest.raises(AssertionError, match=message):
         broken.predict(random_samples(model, 1, 1)[0][0])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+@pytest.mark.parametrize("rho", [(300, 300), (500, 0)])
+def test_micro_batches(count: int, rho: tuple[int, int], tmp_path: Path) -> None:
+    """Complete ones, incomplete ones, and one that all samples do not fill."""
+    alpha = np.full((9, 3), 0.05, np.float32)
+    alpha[:8, 1] = 0  # the last layer has no attention: no sample waits
+    alpha[:4, 2] = 0
+    model = with_batch(random_4conv(4, width=8, steps=3, alpha=alpha, rho=rho), count)
+    assert_same_adaptation(model, tmp_path, samples=5)
+
+
+def test_a_step_that_is_restarted_forgets_the_samples_that_wait(tmp_path: Path) -> None:
+    model = with_batch(random_4conv(4, width=4, steps=1), 3)
+    device, simulator = CompiledModel(model, tmp_path), Simulator(model)
+    (first, *others), labels = random_samples(model, 1, 5)
+    device.reset()
+    device.adapt_sample(first, int(labels[0]))
+    device.restart_step()
+    for sample, label in zip(others, labels[1:], strict=True):
+        device.adapt_sample(sample, int(label))
+        simulator.adapt_sample(sample, int(label))
+    for side in (device, simulator):
+        side.end_step(4)
+    assert all(device.tensor_bytes(name) == simulator.tensor_bytes(name) for name in learned_names(model))
+
+
+def test_micro_batches_change_what_is_learned_only_through_attention() -> None:
+    for attention in (False, True):
+        model = random_4conv(4, width=8, steps=1, attention=attention)
+        samples, labels = random_samples(model, 1, 4)
+        one, four = Simulator(model), Simulator(with_batch(model, 4))
+        for simulator in (one, four):
+            for sample, label in zip(samples, labels, strict=True):
+                simulator.adapt_sample(sample, int(label))
+            simulator.end_step(4)
+        same = [one.tensor_bytes(name) == four.tensor_bytes(name) for name in learned_names(model)]
+        assert all(same) == (not attention)
 
 
 def test_an_overlap_in_the_plan_is_noticed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pmeta.trainer.encoding import input_encoding  # noqa: E402
 from pmeta.trainer.evaluation import task_batch  # noqa: E402
 from pmeta.trainer.export import from_model, to_model  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
-from tests.models import random_4conv, random_samples  # noqa: E402
+from tests.models import random_4conv, random_samples, with_batch  # noqa: E402
 
 pytestmark = pytest.mark.differential
 CPU = torch.device("cpu")
@@ -34,11 +34,11 @@ def random_task(model: Model, seed: int) -> Task:
 
 
 def adapted_by_trainer(model: Model, task: Task) -> tuple[dict[str, Float32Array], Float32Array]:
-    """(weights, query logits) after K steps in micro-batches of one sample."""
+    """(weights, query logits) after K steps in the model's micro-batches."""
     inner, meta = from_model(model, CPU)
     batch = task_batch([task], model.adaptation.encoding, CPU)
     with torch.no_grad():
-        weights = inner.adapt(meta, batch.support_x[0], batch.support_y[0], micro_batch=1)
+        weights = inner.adapt(meta, batch.support_x[0], batch.support_y[0], micro_batch=model.adaptation.sample_batch)
         logits, _ = inner.network.forward(weights, batch.query_x[0])
     return {name: weight.numpy() for name, weight in weights.items()}, logits.numpy()
 
@@ -100,3 +100,9 @@ def test_which_parts_of_a_layer_learn(updates: tuple[tuple[UpdatedPart, ...], ..
     alpha[:3, 1] = alpha[7] = 0
     model = random_4conv(1, width=8, ways=3, alpha=alpha, attention=attention)
     assert_same_adaptation(replace(model, adaptation=replace(model.adaptation, updates=updates)))
+
+
+@pytest.mark.parametrize("count", [2, 4, 6])
+def test_micro_batches(count: int) -> None:
+    """Of 4, the second one has 2 samples."""
+    assert_same_adaptation(with_batch(random_4conv(1, width=8, ways=3), count))

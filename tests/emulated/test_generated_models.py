@@ -23,7 +23,7 @@ from pmeta.host.link.transports import connector
 from pmeta.host.project import open_project
 from pmeta.host.simulator.simulator import Simulator
 from pmeta.host.verify import verify
-from tests.models import random_4conv, random_samples, regression, with_storage
+from tests.models import random_4conv, random_samples, regression, with_batch, with_storage
 from tests.networks import random_network
 
 pytestmark = pytest.mark.emulated
@@ -34,6 +34,7 @@ MODELS = {
     "network 5": lambda: random_network(5),
     "network 3": lambda: random_network(3),
     "few bits": lambda: with_storage(random_4conv(9, width=8, steps=2), Storage("int8", "float16")),
+    "micro-batches": lambda: with_batch(random_4conv(10, width=8, steps=2), 2),
     "numbers": lambda: regression(random_4conv(8, width=4, steps=2)),
 }
 

@@ -23,7 +23,7 @@ from pmeta.codegen.modelfile import RECORD_KEY, load_model, save_model
 from pmeta.codegen.storage import Storage
 from pmeta.host.simulator.sample_pass import decode
 from pmeta.host.simulator.simulator import Simulator
-from tests.models import random_4conv, random_samples, with_storage
+from tests.models import as_pytorch, random_4conv, random_samples, with_storage
 from tests.networks import random_network
 
 pytestmark = pytest.mark.unit
@@ -81,7 +81,7 @@ def test_onnxruntime_computes_the_same_logits(model: Model, path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_onnxruntime_computes_the_same_logits_of_random_networks(seed: int, tmp_path: Path) -> None:
-    model = with_storage(random_network(seed), Storage())
+    model = as_pytorch(random_network(seed))
     save_model(model, tmp_path / "model.onnx")
     assert_runs_alike(model, tmp_path / "model.onnx")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 import pytest
@@ -120,11 +121,20 @@ def with_adaptation(model: Model, **changes: object) -> Model:
     return Model(model.graph, replace(model.adaptation, **changes))  # type: ignore[arg-type]
 
 
+def test_a_micro_batch_keeps_samples_and_not_their_maps() -> None:
+    """Attention of some layers: of each sample more only its bytes and its label are held."""
+    alone = random_4conv(0, width=8)
+    sizes = [make_plan(with_adaptation(alone, sample_batch=count)).arena_bytes for count in (2, 3, 12)]
+    per_sample = prod(alone.graph.input_shape) + 4
+    assert sizes[1] - sizes[0] == per_sample + 4  # the arena is a multiple of 8
+    assert sizes[2] - sizes[0] == 10 * per_sample
+    without = with_adaptation(alone, attention={})
+    assert make_plan(with_adaptation(without, sample_batch=12)).arena_bytes == make_plan(without).arena_bytes
+
+
 def test_what_cannot_be_planned_is_refused() -> None:
     model = random_4conv(0, width=4)
     with pytest.raises(ModelError, match="nothing would learn"):
         make_plan(with_adaptation(model, alpha=frozen_float32(np.zeros((9, 3)))))
-    with pytest.raises(UnsupportedError, match="sample batch size 5"):
-        make_plan(with_adaptation(model, sample_batch=5))
     with pytest.raises(UnsupportedError, match="channel-wise step sizes"):
         make_plan(with_adaptation(model, alpha_in={"conv1": frozen_float32([1])}))
