@@ -149,7 +149,8 @@ class GroupNorm(Node):
             channels, size = self._rows(low)[0], prod(self._rows(low)[1:])
             low.call("pmeta_round_rows", type_constant(kept_as), channels, size, xhat, writes=[xhat])
         low.note("xhat", xhat)
-        low.note("stored", StoredInput(xhat, self._rows(low), None, None))
+        gamma = attention_scores(low, "fw", xhat) if low.learns("weight") else None  # of a micro-batch: there already
+        low.note("stored", StoredInput(xhat, self._rows(low), None, gamma))
         return xhat
 
     def lower_epilogue(self, low: Lowering) -> None:

@@ -81,7 +81,7 @@ class Walk:
             x = finished(low, x)
         if segment.slices > 1:
             x = low.end_loop_with(x)
-            for node in segment.nodes:
+            for node in segment.nodes if not self._is_recomputed(segment) else ():
                 low.enter(node, "forward")
                 node.lower_epilogue(low)
         return x
@@ -94,7 +94,7 @@ class Walk:
     def _is_recomputed(self, segment: Segment) -> bool:
         """Whether x̂ of the segment is computed again in the backward pass: from the sample, slice by slice.
 
-        Not where attention must see all slices of x̂ or of a gradient first.
+        Not where attention must see all slices of x̂ or of a gradient first, or where nothing is kept anyway.
         """
         low, nodes = self.low, segment.nodes
         learning = [node.name for node in nodes if any((node.name, part) in low.learning for part in PARTS)]
@@ -105,7 +105,8 @@ class Walk:
             self.strategy.recompute
             and segment.slices > 1
             and bool(learning)
-            and not attended
+            and not (attended and low.stage is Stage.SAMPLE)
+            and low.stage is not Stage.FORWARD
             and reads_sample
             and norms == [nodes[1]]
         )

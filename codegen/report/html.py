@@ -64,7 +64,7 @@ def report_html(plan: Plan, manifest: Manifest, boards: Sequence[Board]) -> str:
         facts=_facts(plan, manifest),
         cards=_cards(plan, manifest, steps),
         boards=[_board(figures) for figures in on_boards],
-        roles=[{"name": role.value, "meaning": meaning} for role, meaning in ROLES],
+        roles=[{"name": role.value, "meaning": text} for role, text in ROLES if role is not Role.BATCH or plan.batch],
         pictures=[_picture(plan, scene, limits) for scene in all_scenes],
         steps=_step_rows(steps, accounts),
         accounts=_account_rows(accounts),
@@ -146,6 +146,8 @@ def _picture(plan: Plan, scene: Scene, limits: Sequence[tuple[str, int]]) -> dic
     title = f"Adaptation, {steps_text(scene.steps)}" if scene.steps else "Prediction, after the last step"
     learning = sorted({w.layer for w in plan.learned if set(scene.steps) & set(w.steps)}, key=_position(plan))
     what = f"learning: {', '.join(map(display_name, learning)) or 'nothing'}" if scene.steps else "one query sample"
+    if len(scene.program.stages) > 1:
+        what += f"; samples of a micro-batch of {plan.batch[0].shape[0]} pass through several times"
     return {
         "title": title,
         "note": f"{what}; {len(scene.calls)} calls, at most {bytes_text(scene.peak_bytes)} hold data",

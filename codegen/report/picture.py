@@ -206,12 +206,14 @@ def _line(scale: _Scale, size: int, label: str, css: str) -> Rule:
 
 
 def _phases(scene: Scene, scale: _Scale) -> tuple[Box, ...]:
-    boxes = []
-    for phase in dict.fromkeys(call.phase for call in scene.calls):
-        at = [n for n, call in enumerate(scene.calls) if call.phase == phase]
-        x, width = scale.x(at[0]), scale.x(at[-1] + 1) - scale.x(at[0])
+    """One box for calls in a row; with micro-batches there are several of a phase."""
+    boxes, first = [], 0
+    for phase, group in groupby(scene.calls, key=lambda call: call.phase):
+        count = len(list(group))
+        x, width = scale.x(first), scale.x(first + count) - scale.x(first)
         shown = (Text(_px(x + width / 2), 14, phase),) if width >= 5 * len(phase) else ()
-        boxes.append(Box(_px(x), 0, _px(width), PHASE_HEIGHT, f"phase-{phase}", f"{phase}: {len(at)} calls", shown))
+        boxes.append(Box(_px(x), 0, _px(width), PHASE_HEIGHT, f"phase-{phase}", f"{phase}: {count} calls", shown))
+        first += count
     return tuple(boxes)
 
 
