@@ -19,7 +19,7 @@ from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model, UpdatedPa
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Float32Array, Graph, Shape, frozen_float32
 from pmeta.codegen.operators import Window
-from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
+from pmeta.codegen.plan.strategy import SLOWER_STRATEGIES, STRATEGIES, Strategy
 from pmeta.codegen.storage import Storage
 from tests.models import BOTH, Chain, SampleKind, layer_attention, uint8_encoding
 
@@ -74,7 +74,7 @@ def networks(draw: Callable[[st.SearchStrategy[int]], int]) -> Network:
     ways = model.adaptation.ways
     return Network(
         model,
-        strategy=choices.pick(STRATEGIES),
+        strategy=choices.pick((*STRATEGIES, *SLOWER_STRATEGIES)),
         support=choices.pick((1, ways, 2, ways + 1)),
         samples=choices.pick(("ordinary", "coarse", "special")),
         seed=choices.integer(0, SEEDS),

@@ -237,19 +237,19 @@ class Walk:
 def lower_adapt(model: Model, graph: Graph, strategy: Strategy, names: Names, step: int, name: str) -> Program:
     """The program for one support sample of a step, or for a micro-batch where attention averages over one."""
     learning = learning_in_step(model, step)
-    stages = stages_of(model, learning)
+    stages = stages_of(model, learning, strategy)
     lowered = [_lower_stage(Lowering(model, graph, names, learning, stage), strategy) for stage in stages]
     calls = [call for low in lowered for call in low.calls]
     external = dict.fromkeys(buffer for low in lowered for buffer in low.external)
     return Program(name, tuple(calls), tuple(external))
 
 
-def stages_of(model: Model, learning: Learning) -> tuple[Stage, ...]:
+def stages_of(model: Model, learning: Learning, strategy: Strategy) -> tuple[Stage, ...]:
     """The stages that a step with these learning weights needs."""
     attention = model.adaptation.attention
     forward = any(part == "weight" and layer in attention and attention[layer].fw for layer, part in learning)
     backward = any(layer in attention and attention[layer].bw for layer, _ in learning)
-    if model.adaptation.sample_batch == 1 or not (forward or backward):
+    if not (model.adaptation.sample_batch > 1 or strategy.attends_first) or not (forward or backward):
         return (Stage.SAMPLE,)
     of_forward = (Stage.FORWARD, Stage.FORWARD_SCORES) if forward else (Stage.FORWARD,)
     of_backward = (Stage.BACKWARD, Stage.BACKWARD_SCORES) if backward else ()

@@ -17,6 +17,7 @@ from pmeta.codegen.boards import Board
 from pmeta.codegen.errors import FitError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.plan.plan import Plan, make_plan
+from pmeta.codegen.plan.strategy import SLOWER_STRATEGIES, STRATEGIES
 from pmeta.codegen.progress import OnProgress, nobody_watches
 from pmeta.codegen.project.c_source import ram_model
 from pmeta.codegen.project.fit import firmware_ram
@@ -73,11 +74,15 @@ def fitted(plan: Plan, limit: Limit | None, allow: frozenset[Loss], on_progress:
     """`plan`, or that of what is left of its model where only that fits; raises FitError."""
     if limit is None or limit.need(plan) <= limit.bytes:
         return Fitted(plan)
-    search, need = _Search(plan.model, limit, on_progress), limit.need(plan)
+    need = limit.need(plan)
+    slower = _tightest(plan.model)
+    if limit.need(slower) <= limit.bytes:
+        return Fitted(slower, tuple(_time(slower)), need - limit.need(slower))
+    search = _Search(plan.model, limit, on_progress)
     found = search.cheapest(allow)
     if found is not None:
-        smaller = make_plan(search.model_of(found))
-        return Fitted(smaller, tuple(search.sentences(found)), need - limit.need(smaller))
+        smaller = _tightest(search.model_of(found))
+        return Fitted(smaller, (*_time(smaller), *search.sentences(found)), need - limit.need(smaller))
     what = f"needs {need:,} bytes of RAM, {need - limit.bytes:,} more than the {limit.bytes:,} there are"
     if allow:
         what += f", whatever --allow {','.join(loss for loss in LOSSES if loss in allow)} permits"
@@ -85,6 +90,21 @@ def fitted(plan: Plan, limit: Limit | None, allow: frozenset[Loss], on_progress:
     if streamed <= limit.bytes:
         raise FitError(what, limit.where, f"--support stream needs {streamed:,} bytes; or keep fewer samples")
     raise FitError(what, limit.where, search.advice())
+
+
+def _tightest(model: Model) -> Plan:
+    """The plan with the same bits that takes least RAM, whatever its work."""
+    return make_plan(model, (*STRATEGIES, *(SLOWER_STRATEGIES if _attends(model) else ())))
+
+
+def _attends(model: Model) -> bool:
+    return any(weight.layer in model.adaptation.attention for weight in model.learned_weights)
+
+
+def _time(plan: Plan) -> Iterator[str]:
+    """What a plan costs beside RAM."""
+    if plan.model.adaptation.sample_batch == 1 and plan.batch:
+        yield "time, but no bit: samples pass through the network once for each direction of attention, and once again"
 
 
 @dataclass(frozen=True)
@@ -162,7 +182,7 @@ class _Search:
         if variant not in self._needs:
             most = len(self.storages) * len(self.rhos) + self.most_frozen.bit_length() * len(self.storages)
             self.on_progress("what would fit", min(len(self._needs), most), most)
-            self._needs[variant] = self.limit.need(make_plan(self.model_of(variant)))
+            self._needs[variant] = self.limit.need(_tightest(self.model_of(variant)))
         return self._needs[variant] <= self.limit.bytes
 
     def model_of(self, variant: _Variant) -> Model:

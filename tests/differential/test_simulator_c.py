@@ -11,7 +11,7 @@ import pytest
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ModelError
-from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
+from pmeta.codegen.plan.strategy import SLOWER_STRATEGIES, STRATEGIES, Strategy
 from pmeta.codegen.targets import targets_of
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
@@ -97,6 +97,15 @@ def test_a_write_outside_the_arena_is_noticed(place: str, message: str, tmp_path
     broken = CompiledModel(model, tmp_path, edit_plan=write)
     with pytest.raises(AssertionError, match=message):
         broken.predict(random_samples(model, 1, 1)[0][0])
+
+
+@pytest.mark.parametrize("strategy", SLOWER_STRATEGIES[::3], ids=str)
+def test_attention_first(strategy: Strategy, tmp_path: Path) -> None:
+    """The same bits, whether attention of a single sample is evaluated on the way or before."""
+    alpha = np.full((9, 2), 0.05, np.float32)
+    alpha[:6, 1] = 0
+    model = random_4conv(6, width=8, steps=2, alpha=alpha, rho=(300, 500))
+    assert_same_adaptation(model, tmp_path, samples=3, strategies=[strategy])
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])

@@ -78,6 +78,19 @@ def test_no_more_layers_than_needed_stop_to_learn() -> None:
     assert library_ram(random_4conv(1, width=8, steps=2, attention=False, alpha=learning_from(first - 1))) > 20_000
 
 
+def test_time_is_given_up_before_anything_else() -> None:
+    """Attention first, gradients then: the same bits in less RAM."""
+    attended = random_4conv(1, width=8, steps=2)
+    need = library_ram(attended)
+    found = within(attended, need - 1)
+    assert found.plan.model is attended
+    assert len(found.given_up) == 1 and found.given_up[0].startswith("time, but no bit: ")
+    assert ram_model(found.plan) < 0.6 * need
+    assert found.saved == need - ram_model(found.plan)
+    less = within(attended, ram_model(found.plan) - 1, *LOSSES)
+    assert less.given_up[0].startswith("time") and len(less.given_up) > 1
+
+
 def test_attention_drops_more_channels_where_that_is_allowed() -> None:
     attended, need = model(attention=True), library_ram(model(attention=True))
     found = within(attended, need - 1, "rho")
