@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property
+from itertools import accumulate, groupby
 
 from pmeta.codegen.plan.plan import Plan, Timeline
 from pmeta.codegen.plan.program import Buffer, Call, Program, Role
@@ -38,11 +39,14 @@ class Scene:
     def calls(self) -> tuple[Call, ...]:
         return self.program.calls
 
-    @property
+    @cached_property
     def live_bytes(self) -> tuple[int, ...]:
         """Bytes that hold data during each call."""
-        here = self.occupants
-        return tuple(sum(o.bytes for o in here if o.first <= n <= o.last) for n in range(len(self.calls)))
+        changes = [0] * (len(self.calls) + 1)
+        for occupant in self.occupants:
+            changes[occupant.first] += occupant.bytes
+            changes[occupant.last + 1] -= occupant.bytes
+        return tuple(accumulate(changes[:-1]))
 
     @property
     def peak_bytes(self) -> int:
