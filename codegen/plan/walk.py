@@ -12,6 +12,7 @@ from math import prod
 
 from pmeta.codegen.adaptation import PARTS, Model
 from pmeta.codegen.graph import Graph, Node
+from pmeta.codegen.operators.conv import Conv
 from pmeta.codegen.operators.group_norm import GroupNorm
 from pmeta.codegen.operators.weight_gradient import attend, attention_scores, lower_scores
 from pmeta.codegen.plan.learning import Learning, learning_in_step
@@ -100,7 +101,7 @@ class Walk:
         learning = [node.name for node in nodes if any((node.name, part) in low.learning for part in PARTS)]
         attended = [name for name in learning if name in low.model.adaptation.attention]
         norms = [node for node in nodes if isinstance(node, GroupNorm)]
-        reads_sample = segment.head.inputs == (low.graph.input,)
+        reads_sample = isinstance(segment.head, Conv) and segment.head.input == low.graph.input
         return (
             self.strategy.recompute
             and segment.slices > 1

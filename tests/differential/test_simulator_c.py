@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pmeta.codegen.adaptation import Model
+from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model
 from pmeta.codegen.errors import ModelError
+from pmeta.codegen.graph import Graph, frozen_float32
+from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, Relu, Window
 from pmeta.codegen.plan.strategy import SLOWER_STRATEGIES, STRATEGIES, Strategy
+from pmeta.codegen.storage import Storage
 from pmeta.codegen.targets import targets_of
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
@@ -106,6 +109,34 @@ def test_attention_first(strategy: Strategy, tmp_path: Path) -> None:
     alpha[:6, 1] = 0
     model = random_4conv(6, width=8, steps=2, alpha=alpha, rho=(300, 500))
     assert_same_adaptation(model, tmp_path, samples=3, strategies=[strategy])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
+def test_a_normalization_of_the_sample(strategy: Strategy, tmp_path: Path) -> None:
+    """No convolution computes its x̂, so that it cannot be computed again as one does."""
+    rng = np.random.default_rng(0)
+    nodes = (
+        Relu("relu", "x", "relu.y"),
+        GroupNorm("norm", "relu.y", "norm.y", "norm.scale", "norm.shift", 2, float(np.float32(1e-5))),
+        Conv("conv", "norm.y", "conv.y", "conv.weight", None, 2, Window((3, 3))),
+        Flatten("flatten", "conv.y", "flatten.y"),
+        Gemm("fc", "flatten.y", "logits", "fc.weight", None, 2),
+    )
+    shapes = {"norm.scale": (4,), "norm.shift": (4,), "conv.weight": (2, 4, 3, 3), "fc.weight": (2, 18)}
+    weights = {name: frozen_float32(rng.normal(size=shape)) for name, shape in shapes.items()}
+    adaptation = Adaptation(
+        method="test",
+        ways=2,
+        shots=1,
+        alpha=frozen_float32(np.full((3, 1), 0.1)),
+        updates=(("weight", "bias"),) * 3,
+        rho_fw=0,
+        rho_bw=0,
+        encoding=InputEncoding("float32"),
+        storage=Storage("float32", "float16"),
+    )
+    model = Model(Graph("norm-first", "x", (4, 5, 5), nodes, weights), adaptation)
+    assert_same_adaptation(model, tmp_path, samples=2, strategies=[strategy])
 
 
 @pytest.mark.parametrize("count", [2, 3, 4, 7])
