@@ -245,12 +245,37 @@ def _node(
 
 
 def _normalized(x: Tensor, groups: int, epsilon: float, noise: Noise) -> Tensor:
-    """x̂ of (N, C, ...); in steps, so that noise reaches each. (F.group_norm would refuse groups of one element.)"""
-    grouped = x.reshape(len(x), groups, -1)
-    d = perturbed(grouped - perturbed(grouped.mean(2, keepdim=True), noise), noise)
-    variance = (perturbed(d, noise) * perturbed(d, noise)).mean(2, keepdim=True)
-    rstd = perturbed(1 / (perturbed(variance, noise) + epsilon).sqrt(), noise)
-    return (perturbed(d, noise) * rstd).reshape(x.shape)
+    """x̂ of (N, C, ...). (F.group_norm would refuse groups of one element.)"""
+    grouped = x.reshape(x.shape[0], groups, -1)
+    if noise is not None:
+        x_hat: Tensor = _NoisyNormalization.apply(grouped, epsilon, noise)
+        return x_hat.reshape(x.shape)
+    d = grouped - grouped.mean(2, keepdim=True)
+    return (d / ((d * d).mean(2, keepdim=True) + epsilon).sqrt()).reshape(x.shape)
+
+
+class _NoisyNormalization(torch.autograd.Function):
+    """x̂ of (N, groups, M), each step off at random.
+
+    The backward pass takes the contract's steps: autograd subtracts means last, so that its gradient sums to zero
+    however wrong x̂ is, and would not tell how far the contract's may be from that.
+    """
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, epsilon: float, noise: torch.Generator) -> Tensor:
+        def near(value: Tensor) -> Tensor:
+            return value * _near_one(value, noise)
+
+        d = near(x - near(x.mean(2, keepdim=True)))
+        rstd = near(1 / (near((near(d) * near(d)).mean(2, keepdim=True)) + epsilon).sqrt())
+        context.x_hat, context.rstd, context.near = near(d) * rstd, rstd, near
+        return context.x_hat
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        g, x_hat, near = gradients[0], context.x_hat, context.near
+        a, b = near(g.mean(2, keepdim=True)), near(near(g * x_hat).mean(2, keepdim=True))
+        return near((near(g - a) - near(x_hat * b)) * context.rstd), None, None
 
 
 def _with_slope(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
