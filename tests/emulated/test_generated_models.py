@@ -51,6 +51,7 @@ def test_every_core(name: str, platformio, tmp_path: Path, monkeypatch: pytest.M
         built = platformio(tmp_path / "project", "run", "-e", board)
         ram = project.manifest.ram("model", "link", "stack")
         assert f"RAM: predicted {ram} B, linked {ram} B: equal" in built.stdout, built.stdout
+        assert "Stack: at most " in built.stdout, built.stdout
         tested = platformio(tmp_path / "project", "test", "-e", board)
         assert tested.returncode == 0, tested.stdout
 

@@ -63,7 +63,8 @@ def configure_flags(is_zig):
         # zig's clang adds run-time checks unless told otherwise.
         env.Append(CCFLAGS=["-fno-sanitize=all"])
     if writes_call_graph(is_zig):
-        env.Append(CCFLAGS=["-fcallgraph-info=su"])
+        # A function that GCC folds into an equal one would have no figures.
+        env.Append(CCFLAGS=["-fcallgraph-info=su", "-fno-ipa-icf"])
     if is_bare_metal:
         core = build["clang_flags"] if is_zig else build["gcc_flags"]
         env.Append(
