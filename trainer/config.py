@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pmeta.codegen.adaptation import MAX_STEPS
 from pmeta.codegen.errors import ConfigError
@@ -20,10 +20,12 @@ from pmeta.codegen.files import read_file
 
 # What distinguishes the methods: everything else is common code.
 METHODS: dict[str, dict[str, Any]] = {
-    "maml": {"learn_alpha": False, "penalty": 0.0, "attention": False},
-    "maml++": {"learn_alpha": True, "penalty": 0.0, "attention": False},
-    "p-meta-3.2": {"learn_alpha": True, "penalty": 3.0, "attention": False},
-    "p-meta-3.2+3.3": {"learn_alpha": True, "penalty": 3.0, "attention": True},
+    "maml": {"layers": "all", "learn_alpha": False, "penalty": 0.0, "attention": "none"},
+    "anil": {"layers": "last", "learn_alpha": False, "penalty": 0.0, "attention": "none"},
+    "boil": {"layers": "body", "learn_alpha": False, "penalty": 0.0, "attention": "none"},
+    "maml++": {"layers": "all", "learn_alpha": True, "penalty": 0.0, "attention": "none"},
+    "p-meta-3.2": {"layers": "all", "learn_alpha": True, "penalty": 3.0, "attention": "none"},
+    "p-meta-3.2+3.3": {"layers": "all", "learn_alpha": True, "penalty": 3.0, "attention": "both"},
 }
 
 # Far above what is of use; a slip of the keyboard must not ask for all memory there is.
@@ -40,10 +42,11 @@ LARGEST = {
     "training.validation_tasks": 10_000,
     "training.checkpoint_every": 10**9,
     "training.multi_step_iterations": 10**9,
+    "training.first_order_iterations": 10**9,
     "augmentation.shift": 1000,
     "device.sample_batch": 1_000_000,
 }
-MAY_BE_ZERO = ("training.multi_step_iterations", "augmentation.shift")
+MAY_BE_ZERO = ("training.multi_step_iterations", "training.first_order_iterations", "augmentation.shift")
 MAX_FILE_BYTES = 1 << 20
 
 
@@ -72,12 +75,14 @@ class MethodConfig:
     name: str = "p-meta-3.2+3.3"
     steps: int = 5  # K
     alpha: float = 0.05  # initial step size of every layer and step
+    first_order: bool = False  # take the loss gradients of the inner loop as constants
+    layers: Literal["all", "last", "body"] | None = None  # which learn: body is all but the last
     learn_alpha: bool | None = None
     penalty: float | None = None  # λ of Eq. 9, with m normalized to sum to 1 over the layers
-    attention: bool | None = None
+    attention: Literal["none", "forward", "backward", "both"] | None = None  # on all layers but the last
     rho_fw: int = 300  # clip ratio ρ of forward attention, thousandths
     rho_bw: int = 0
-    frozen_layers: tuple[str, ...] = ()  # layers whose step size stays exactly 0
+    frozen_layers: tuple[str, ...] = ()  # more layers whose step size stays exactly 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class TrainingConfig:
     alpha_learning_rate: float | None = None  # of the step sizes; None: learning_rate
     clip_norm: float = 10.0  # largest norm of the meta-gradient of the query loss; 0: no limit
     multi_step_iterations: int = 0  # iterations during which the losses after all steps count (MAML++)
+    first_order_iterations: int = 0  # first-order iterations at the start (MAML++'s derivative-order annealing)
     validate_every: int = 250
     validation_tasks: int = 100
     checkpoint_every: int = 250
@@ -187,7 +193,11 @@ def _nearest(key: str, known: list[str], prefix: str) -> str:
 
 
 def _value(kind: Any, value: Any, where: str, name: str) -> Any:
-    """`value` as `kind`: bool, int, float, str, an optional one of these, or a tuple of strings."""
+    """`value` as `kind`: bool, int, float, str, one of some strings, any of these or None, or a tuple of strings."""
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+        raise ConfigError(f"'{name}' is {value!r}", where, f"use one of {', '.join(get_args(kind))}")
     alternatives = [option for option in get_args(kind) if option is not type(None)]
     if get_origin(kind) is tuple:
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):

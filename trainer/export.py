@@ -33,7 +33,7 @@ def to_model(
         rho_bw=config.method.rho_bw,
         encoding=encoding,
         attention={
-            layer: LayerAttention(_module(modules["fw"]), _module(modules["bw"]))
+            layer: LayerAttention(_module(modules.get("fw")), _module(modules.get("bw")))
             for layer, modules in meta["attention"].items()
             if layer in learning
         },
@@ -48,8 +48,8 @@ def _parts(count: int) -> tuple[UpdatedPart, ...]:
     return ("weight", "bias") if count == 2 else ("weight",)
 
 
-def _module(parameters: Tensors) -> AttentionModule:
-    return AttentionModule(*(_array(parameters[part]) for part in PARTS))
+def _module(parameters: Tensors | None) -> AttentionModule | None:
+    return None if parameters is None else AttentionModule(*(_array(parameters[part]) for part in PARTS))
 
 
 def _array(tensor: Tensor) -> Float32Array:

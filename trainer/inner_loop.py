@@ -1,8 +1,8 @@
 """The inner loop: K gradient steps on the support set, driven by a table of step sizes.
 
-MAML, MAML++ and both p-Metas are settings of this one function: the table α is fixed or learned, dense or sparse,
-and layers have meta attention or not. The micro-batch size is one more setting: the full support set in training,
-the device's (usually 1) in evaluation.
+MAML, ANIL, BOIL, MAML++ and both p-Metas are settings of this one function: the table α is fixed or learned, dense
+or sparse, for all layers or some, and layers have meta attention or not. The micro-batch size is one more setting:
+the full support set in training, the device's (usually 1) in evaluation.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class InnerLoop:
     learning: frozenset[str]  # names of the weights that may learn; layers without any are skipped altogether
     rho_fw: int  # thousandths
     rho_bw: int
+    first_order: bool = False  # x_{l-1} and g(y_l) count as constants when the outer loop differentiates
 
     @property
     def graph(self) -> Graph:
@@ -78,8 +79,11 @@ class InnerLoop:
         """γ ⊙ gradient of the summed per-sample losses, accumulated over all micro-batches.
 
         x: what the lowest layer that learns reads, for all support samples.
-        Samples do not see each other except through γ, so all micro-batches run as one batch.
+        Samples do not see each other except through γ, so all micro-batches run as one batch. First order: what is
+        computed from the weights is a constant; meta attention, γ, still depends on its own parameters.
         """
+        if self.first_order:
+            x, weights = x.detach(), {name: weight.detach() for name, weight in weights.items()}
         learning = [layer for layer in self.graph.layers if self.may_learn(layer)]
         probes = {layer.name: x.new_zeros((x.shape[0], *self.graph.shapes[layer.output])) for layer in learning}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from math import cos, pi
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from pmeta.codegen.errors import ConfigError
-from pmeta.codegen.graph import Graph, Shape
+from pmeta.codegen.graph import Graph, Node, Shape
 from pmeta.codegen.networks import four_conv
 from pmeta.trainer.attention import initial_module
 from pmeta.trainer.captured import Captured
@@ -20,6 +21,8 @@ from pmeta.trainer.config import Config
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
 from pmeta.trainer.networks import Network, convolution_for, weight_tensors
 from pmeta.trainer.objective import TaskBatch, memory_shares, meta_gradient, multi_step_weights
+
+DIRECTIONS = {"none": (), "forward": ("fw",), "backward": ("bw",), "both": ("fw", "bw")}  # of method.attention
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,14 @@ class MetaLearner:
         self._mask = may_learn[:, None].expand_as(self.meta["alpha"])
         self._zero = (self.meta["alpha"] == 0) & self._mask
         self._price = (config.method.penalty or 0.0) * memory_shares(self.graph).to(device)[:, None] * self._mask
-        self._gradient = Captured(self._write_gradients, device, enabled=config.training.cuda_graph)
+        self._gradients = {  # by whether they are of first order
+            first_order: Captured(
+                partial(self._write_gradients, replace(self.inner, first_order=first_order)),
+                device,
+                enabled=config.training.cuda_graph,
+            )
+            for first_order in (False, True)
+        }
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         training = self.config.training
@@ -68,7 +78,8 @@ class MetaLearner:
         if iteration < annealed:
             weights = multi_step_weights(self.inner.steps, iteration / annealed)
             inputs["step_weights"] = (torch.tensor(weights, device=self.device),)
-        loss, accuracy = self._gradient(inputs)
+        first_order = self.inner.first_order or iteration < self.config.training.first_order_iterations
+        loss, accuracy = self._gradients[first_order](inputs)
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(group["base"], iteration)
         self._optimizer.step()
@@ -76,10 +87,10 @@ class MetaLearner:
         report = torch.stack([loss, accuracy, zeros, reentries]).tolist()  # the step's one wait for the device
         return StepReport(report[0], report[1], int(report[2]), int(report[3]))
 
-    def _write_gradients(self, inputs: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    def _write_gradients(self, inner: InnerLoop, inputs: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
         """Set every leaf's .grad in place; returns mean loss and accuracy."""
         step_weights = inputs["step_weights"][0] if "step_weights" in inputs else None
-        gradient, losses, accuracies = meta_gradient(self.inner, self.meta, TaskBatch(*inputs["tasks"]), step_weights)
+        gradient, losses, accuracies = meta_gradient(inner, self.meta, TaskBatch(*inputs["tasks"]), step_weights)
         leaves = tree_leaves(gradient)
         if self.config.training.clip_norm:
             norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(leaf) for leaf in leaves]))
@@ -121,38 +132,52 @@ class MetaLearner:
 
 
 def inner_loop(graph: Graph, config: Config, device: torch.device) -> InnerLoop:
-    """The inner loop that `config` asks for; raises ConfigError for frozen layers that do not exist."""
-    names, frozen = [layer.name for layer in graph.layers], set(config.method.frozen_layers)
-    unknown = sorted(frozen - set(names))
+    """The inner loop that `config` asks for; raises ConfigError as `learning_layers` does."""
+    return InnerLoop(
+        network=Network(graph, convolution_for(device, config.training.convolution)),
+        steps=config.method.steps,
+        learning=frozenset(name for layer in learning_layers(graph, config) for name in layer.weight_names),
+        rho_fw=config.method.rho_fw,
+        rho_bw=config.method.rho_bw,
+        first_order=config.method.first_order,
+    )
+
+
+def learning_layers(graph: Graph, config: Config) -> tuple[Node, ...]:
+    """The layers that may learn: those of the method, less the frozen ones.
+
+    Raises ConfigError for frozen layers that do not exist, and where nothing is left.
+    """
+    names, frozen = [layer.name for layer in graph.layers], config.method.frozen_layers
+    unknown = sorted(set(frozen) - set(names))
     if unknown:
         raise ConfigError(
             f"'method.frozen_layers' names '{unknown[0]}', which is no layer", "configuration",
             f"use some of {', '.join(names)}",
         )  # fmt: skip
-    return InnerLoop(
-        network=Network(graph, convolution_for(device, config.training.convolution)),
-        steps=config.method.steps,
-        learning=frozenset(name for layer in graph.layers if layer.name not in frozen for name in layer.weight_names),
-        rho_fw=config.method.rho_fw,
-        rho_bw=config.method.rho_bw,
-    )
+    layers = {"last": graph.layers[-1:], "body": graph.layers[:-1]}.get(config.method.layers or "all", graph.layers)
+    learning = tuple(layer for layer in layers if layer.name not in frozen)
+    if not learning:
+        raise ConfigError("no layer is left to learn", "configuration", "freeze fewer in 'method.frozen_layers'")
+    return learning
 
 
 def initial_meta_parameters(
     inner: InnerLoop, config: Config, rng: np.random.Generator, device: torch.device
 ) -> MetaParameters:
-    """The graph's weights, equal step sizes (0 for frozen layers), fresh attention on all but the last layer."""
-    graph = inner.graph
+    """The graph's weights, equal step sizes (0 for layers that do not learn), fresh attention on all but the last."""
+    graph, directions = inner.graph, DIRECTIONS[config.method.attention or "none"]
     alpha = torch.full((len(graph.layers), inner.steps), config.method.alpha)
     attention: dict[str, dict[str, dict[str, Tensor]]] = {}
     for number, layer in enumerate(graph.layers):
         if not inner.may_learn(layer):
             alpha[number] = 0.0
-        elif config.method.attention and layer is not graph.layers[-1]:
-            fw, bw = layer.attention_channels(graph.shapes[layer.input])
-            modules = {"fw": initial_module(fw, rng), "bw": initial_module(bw, rng)}
+        elif directions and layer is not graph.layers[-1]:
+            channels = dict(zip(("fw", "bw"), layer.attention_channels(graph.shapes[layer.input]), strict=True))
             attention[layer.name] = {
-                direction: {part: tensor.to(device) for part, tensor in module.items()}
-                for direction, module in modules.items()
+                direction: {
+                    part: tensor.to(device) for part, tensor in initial_module(channels[direction], rng).items()
+                }
+                for direction in directions
             }
     return {"weights": weight_tensors(graph, device), "alpha": alpha.to(device), "attention": attention}

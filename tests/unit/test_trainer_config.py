@@ -42,6 +42,11 @@ def test_a_given_setting_beats_the_method() -> None:
         ("[training]\niterations = true", ["'training.iterations' is True"]),
         ("[training]\ncuda_graph = 1", ["'training.cuda_graph' is 1, expected a bool"]),
         ("[method]\nname = 'mamal'", ["unknown method.name 'mamal'", "did you mean 'maml"]),
+        (
+            "[method]\nattention = 'foward'",
+            ["'method.attention' is 'foward'; use one of none, forward, backward, both"],
+        ),
+        ("[method]\nlayers = 1", ["'method.layers' is 1; use one of all, last, body"]),
         ("[method]\nfrozen_layers = 'conv1'", ["'method.frozen_layers' must be a list"]),
         ("[method]\nrho_fw = 1000", ["'method.rho_fw' is 1000, but must be 0 to 999"]),
         ("[network]\ngroups = 5", ["'network.groups' is 5, but must be a divisor"]),

@@ -202,6 +202,47 @@ def test_frozen_layers_stay_at_zero_and_have_no_attention() -> None:
     assert set(learner.meta["attention"]) == {"norm1", "conv2"}
 
 
+@pytest.mark.parametrize(
+    ("name", "learning"), [("anil", {"fc"}), ("boil", {"conv1", "norm1", "conv2", "norm2"}), ("maml", None)]
+)
+def test_which_layers_a_method_lets_learn(name: str, learning: set[str] | None) -> None:
+    learner, _ = steps(config(method={"name": name}), 2)
+    for layer, row in zip(learner.graph.layers, learner.meta["alpha"], strict=True):
+        assert torch.equal(row, torch.full_like(row, 0.2 if learning is None or layer.name in learning else 0.0))
+
+
+def test_nothing_left_to_learn_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no layer is left to learn"):
+        MetaLearner(config(method={"name": "anil", "frozen_layers": ["fc"]}), (1, 16, 16), CPU)
+
+
+@pytest.mark.parametrize(("attention", "directions"), [("forward", {"fw"}), ("backward", {"bw"})])
+def test_attention_in_one_direction(attention: str, directions: set[str], tmp_path: Path) -> None:
+    model = training(tmp_path, config(method={"attention": attention})).run()
+    assert model.adaptation.attention
+    for modules in model.adaptation.attention.values():
+        assert {name for name in ("fw", "bw") if getattr(modules, name) is not None} == directions
+
+
+def test_derivative_order_annealing_begins_with_first_order() -> None:
+    """The first iteration is that of the first-order method, the second is not."""
+    gradients = {}
+    for name, settings in {
+        "annealed": {"training": {"first_order_iterations": 1}},
+        "first": {"method": {"first_order": True}},
+        "second": {},
+    }.items():
+        learner = MetaLearner(config(**settings), (1, 16, 16), CPU)
+        batch = task_batch(fixed_tasks(images(0), 3, 2, 2, 2, seed=0), _encoding(), CPU)
+        for iteration in range(2):
+            learner.load_state(MetaLearner(config(), (1, 16, 16), CPU).state())
+            learner.step(batch, iteration)
+            gradients[name, iteration] = learner.meta["weights"]["conv1.weight"].grad.clone()
+    for iteration, same, other in ((0, "first", "second"), (1, "second", "first")):
+        assert torch.equal(gradients["annealed", iteration], gradients[same, iteration])
+        assert not torch.equal(gradients["annealed", iteration], gradients[other, iteration])
+
+
 def test_an_unknown_frozen_layer_is_named() -> None:
     with pytest.raises(ConfigError, match="'conv9', which is no layer; use some of conv1, norm1"):
         MetaLearner(config(method={"frozen_layers": ["conv9"]}), (1, 16, 16), CPU)
