@@ -28,8 +28,9 @@ from pmeta.trainer.config import load_config
 from pmeta.trainer.datasets.icons import load_icons
 from pmeta.trainer.encoding import input_encoding
 from pmeta.trainer.evaluation import task_batch
-from pmeta.trainer.networks import Network, Tensors, weight_tensors
+from pmeta.trainer.networks import Network, weight_tensors
 from pmeta.trainer.objective import TaskBatch
+from pmeta.trainer.operators import Tensors
 from pmeta.trainer.sampler import TaskSampler
 from pmeta.trainer.tasks import fixed_tasks
 
@@ -47,7 +48,8 @@ def scores(network: Network, weights: Tensors, tasks: TaskBatch) -> Tensor:
 
 def _embeddings(network: Network, weights: Tensors, x: Tensor) -> Tensor:
     """What the classifier would read: (T, N, features)."""
-    return network.forward(weights, x.flatten(0, 1))[1]["fc"].reshape(*x.shape[:2], -1)
+    *body, last = network.graph.nodes
+    return network.below(weights, x.flatten(0, 1), len(body))[last.input].reshape(*x.shape[:2], -1)
 
 
 def accuracy(network: Network, weights: Tensors, batches: list[TaskBatch]) -> tuple[float, float]:

@@ -14,7 +14,8 @@ from pmeta.codegen.graph import Float32Array, Graph, frozen_float32
 from pmeta.trainer.attention import PARTS
 from pmeta.trainer.config import Config
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
-from pmeta.trainer.networks import Network, Tensors, convolution_for
+from pmeta.trainer.networks import Network, convolution_for
+from pmeta.trainer.operators import Tensors
 
 
 def to_model(

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pmeta.codegen.graph import Graph, Node
 from pmeta.trainer.attention import channel_weights
-from pmeta.trainer.networks import Network, Tensors
+from pmeta.trainer.networks import Network
+from pmeta.trainer.operators import Tensors
 
 # weights and attention by name, alpha (L, K): a pytree that torch.func differentiates.
 MetaParameters = dict[str, Any]
@@ -63,7 +64,7 @@ class InnerLoop:
         weights: Tensors = dict(meta["weights"])
         samples = support_x.shape[0]
         # What lies below the lowest layer that learns is the same in every step.
-        features, _ = self.network.forward(weights, support_x, nodes=slice(self._lowest))
+        features = self.network.below(weights, support_x, self._lowest)
         for k in range(self.steps):
             gradients = self._support_gradients(meta, weights, features, support_y, micro_batch or samples)
             for number, layer in enumerate(self.graph.layers):
@@ -74,21 +75,24 @@ class InnerLoop:
             yield weights
 
     def _support_gradients(
-        self, meta: MetaParameters, weights: Tensors, x: Tensor, y: Tensor, micro_batch: int
+        self, meta: MetaParameters, weights: Tensors, features: Tensors, y: Tensor, micro_batch: int
     ) -> Tensors:
         """γ ⊙ gradient of the summed per-sample losses, accumulated over all micro-batches.
 
-        x: what the lowest layer that learns reads, for all support samples.
+        features: what the lowest layer that learns, and those after it, read of what comes before, for all samples.
         Samples do not see each other except through γ, so all micro-batches run as one batch. First order: what is
         computed from the weights is a constant; meta attention, γ, still depends on its own parameters.
         """
         if self.first_order:
-            x, weights = x.detach(), {name: weight.detach() for name, weight in weights.items()}
+            features, weights = (
+                {name: value.detach() for name, value in values.items()} for values in (features, weights)
+            )
         learning = [layer for layer in self.graph.layers if self.may_learn(layer)]
-        probes = {layer.name: x.new_zeros((x.shape[0], *self.graph.shapes[layer.output])) for layer in learning}
+        some = next(iter(features.values()))
+        probes = {layer.name: some.new_zeros((len(y), *self.graph.shapes[layer.output])) for layer in learning}
 
         def summed_loss(probes: Tensors) -> tuple[Tensor, Tensors]:
-            logits, layer_inputs = self.network.forward(weights, x, probes, slice(self._lowest, None))
+            logits, layer_inputs = self.network.forward(weights, features, probes, self._lowest)
             return cross_entropy(logits, y).sum(), layer_inputs
 
         output_gradients, layer_inputs = torch.func.grad(summed_loss, has_aux=True)(probes)

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pmeta.codegen.errors import UnsupportedError
 from pmeta.codegen.graph import Graph, Node
-from pmeta.codegen.operators import Conv, Flatten, Gemm, GroupNorm, MaxPool, Relu, Window
-from pmeta.trainer.convolution import CONVOLUTIONS
-
-Tensors = dict[str, Tensor]
+from pmeta.trainer.operators import Tensors, apply, weight_gradients
 
 
 def weight_tensors(graph: Graph, device: torch.device | str = "cpu") -> Tensors:
@@ -45,47 +41,34 @@ class Network:
     def forward(
         self,
         weights: Mapping[str, Tensor],
-        x: Tensor,
+        x: Tensor | Mapping[str, Tensor],
         probes: Mapping[str, Tensor] | None = None,
-        nodes: slice = slice(None),
+        first: int = 0,
     ) -> tuple[Tensor, Tensors]:
-        """Run the graph, or only some of its nodes, on a batch.
+        """Run the graph, or only its nodes from number `first` on, on a batch.
 
-        x: (N, *shape that the first node reads). probes: zeros of y_l's shape, by layer name, added to the layer's
-        output y_l; the loss's gradient with respect to them is g(y_l). Returns the output (N, ...) and, for every
-        layer, what its weight gradient needs: its input x_{l-1}, for a GroupNorm the normalized input x̂.
+        x: the samples (N, *input shape), or what `below` gives for `first`. probes: zeros of y_l's shape, by layer
+        name, added to the layer's output y_l; the loss's gradient with respect to them is g(y_l). Returns the output
+        (N, ...) and, for every layer that has a probe, what its weight gradient needs: its input x_{l-1}, for a
+        GroupNorm the normalized input x̂.
         """
+        activations = dict(x) if isinstance(x, Mapping) else {self.graph.input: x}
         layer_inputs: Tensors = {}
-        for node in self.graph.nodes[nodes]:
-            x, weighed = self._apply(node, weights, x)
-            if weighed is not None:
-                layer_inputs[node.name] = weighed
+        for position in range(first, len(self.graph.nodes)):
+            node = self.graph.nodes[position]
+            y, weighed = self._run(position, weights, activations)
             if probes is not None and node.name in probes:
-                x = x + probes[node.name]
-        return x, layer_inputs
+                layer_inputs[node.name] = weighed
+                y = y + probes[node.name]
+            activations[node.output] = y
+        return activations[self.graph.output], layer_inputs
 
-    def _apply(self, node: Node, weights: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """One operator's output, and what its weights are applied to; None for an operator without weights."""
-        match node:
-            case Conv(groups=1):
-                convolve = CONVOLUTIONS[self.convolution].forward
-                y = convolve(_padded(x, node.window), weights[node.weight], node.window)
-                return y if node.bias is None else y + weights[node.bias][:, None, None], x
-            case GroupNorm():
-                normalized = _normalized(x, node)
-                return normalized * weights[node.scale][:, None, None] + weights[node.shift][:, None, None], normalized
-            case Gemm():
-                y = x @ weights[node.weight].T
-                return y if node.bias is None else y + weights[node.bias], x
-            case Relu():
-                return F.relu(x), None
-            case MaxPool():
-                window = node.window
-                x = _padded(x, window, float("-inf"))
-                return F.max_pool2d(x, window.kernel, window.stride, dilation=window.dilation), None
-            case Flatten():
-                return x.flatten(1), None
-        raise UnsupportedError(f"cannot train a {type(node).__name__}", f"node '{node.name}'", "use another operator")
+    def below(self, weights: Mapping[str, Tensor], x: Tensor, first: int) -> Tensors:
+        """What nodes before number `first` compute for those from there on, by activation. x: (N, *input shape)."""
+        activations = {self.graph.input: x}
+        for position in range(first):
+            activations[self.graph.nodes[position].output], _ = self._run(position, weights, activations)
+        return activations
 
     def weight_gradients(self, node: Node, x: Tensor, g: Tensor) -> Tensors:
         """Gradients of a layer's weights, by name, summed over the batch.
@@ -94,26 +77,23 @@ class Network:
         channels of x by γ^fw and of g by γ^bw scales the gradients as Eqs. 12 and 13 ask, bias and shift by γ^bw
         alone.
         """
-        match node:
-            case Conv():
-                weight_gradient = CONVOLUTIONS[self.convolution].weight_gradient
-                dw = weight_gradient(_padded(x, node.window), g, node.window)
-                return {node.weight: dw} | ({} if node.bias is None else {node.bias: g.sum((0, 2, 3))})
-            case GroupNorm():
-                return {node.scale: (g * x).sum((0, 2, 3)), node.shift: g.sum((0, 2, 3))}
-            case Gemm():
-                return {node.weight: g.T @ x} | ({} if node.bias is None else {node.bias: g.sum(0)})
-        raise UnsupportedError("has no weights to learn", f"node '{node.name}'", "choose a layer")
+        return weight_gradients(node, x, g, self.convolution)
 
+    def _run(
+        self, position: int, weights: Mapping[str, Tensor], activations: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """`apply` node number `position`; drops the activations that no later node reads."""
+        node = self.graph.nodes[position]
+        result = apply(node, weights, [activations[name] for name in node.inputs], self.convolution)
+        for name in self._read_last_by[position]:
+            del activations[name]
+        return result
 
-def _padded(x: Tensor, window: Window, value: float = 0.0) -> Tensor:
-    (top, left), (bottom, right) = window.pad_before, window.pad_after
-    return F.pad(x, (left, right, top, bottom), value=value) if any((top, left, bottom, right)) else x
-
-
-def _normalized(x: Tensor, node: GroupNorm) -> Tensor:
-    """x̂ = (x − mean)/sqrt(variance + ε) per sample and group of channels; (N, C, H, W) in and out."""
-    grouped = x.reshape(x.shape[0], node.groups, -1)
-    centred = grouped - grouped.mean(-1, keepdim=True)
-    variance = (centred * centred).mean(-1, keepdim=True)
-    return (centred * torch.rsqrt(variance + node.epsilon)).reshape(x.shape)
+    @cached_property
+    def _read_last_by(self) -> tuple[tuple[str, ...], ...]:
+        """By node: the activations that it is the last to read."""
+        last = {name: position for position, node in enumerate(self.graph.nodes) for name in node.inputs}
+        return tuple(
+            tuple(name for name in dict.fromkeys(node.inputs) if last[name] == position)
+            for position, node in enumerate(self.graph.nodes)
+        )

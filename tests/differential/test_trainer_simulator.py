@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from pmeta.codegen.adaptation import Model, UpdatedPart  # noqa: E402
-from pmeta.codegen.graph import Float32Array  # noqa: E402
+from pmeta.codegen.adaptation import Adaptation, Model, UpdatedPart  # noqa: E402
+from pmeta.codegen.graph import Float32Array, frozen_float32  # noqa: E402
+from pmeta.codegen.operators import Window  # noqa: E402
 from pmeta.codegen.taskfile import Task  # noqa: E402
 from pmeta.host.simulator import Simulator  # noqa: E402
 from pmeta.trainer.config import config_from_dict  # noqa: E402
@@ -18,7 +20,7 @@ from pmeta.trainer.encoding import input_encoding  # noqa: E402
 from pmeta.trainer.evaluation import task_batch  # noqa: E402
 from pmeta.trainer.export import from_model, to_model  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
-from tests.models import random_4conv, random_samples, with_batch  # noqa: E402
+from tests.models import Chain, layer_attention, random_4conv, random_samples, uint8_encoding, with_batch  # noqa: E402
 
 pytestmark = pytest.mark.differential
 CPU = torch.device("cpu")
@@ -106,3 +108,74 @@ def test_which_parts_of_a_layer_learn(updates: tuple[tuple[UpdatedPart, ...], ..
 def test_micro_batches(count: int) -> None:
     """Of 4, the second one has 2 samples."""
     assert_same_adaptation(with_batch(random_4conv(1, width=8, ways=3), count))
+
+
+# --- networks of other operators (all of them, at random: test_trainer_networks.py) --------------------------
+
+SAME = Window((3, 3), pad_before=(1, 1), pad_after=(1, 1))
+HALVE = Window((2, 2), stride=(2, 2))
+
+
+def residual(chain: Chain) -> None:
+    chain.add_conv(8, SAME, bias=True)
+    entry = chain.position
+    chain.add_group_norm(4)
+    chain.add_leaky_relu(0.1)
+    chain.add_conv(8, SAME, bias=False)
+    chain.add_group_norm(2)
+    chain.add_add(entry[0])
+    chain.add_relu()
+    chain.add_average_pool(HALVE, count_include_pad=False)
+
+
+def depthwise(chain: Chain) -> None:
+    chain.add_conv(8, Window((3, 3), stride=(2, 2), pad_before=(0, 0), pad_after=(1, 1)), bias=False)
+    chain.add_group_norm(2)
+    chain.add_hard_swish()
+    chain.add_conv(16, Window((3, 3), dilation=(2, 2)), bias=True, groups=8)
+    chain.add_group_norm(4)
+    chain.add_clip(0.0, 6.0)
+    chain.add_conv(8, Window((1, 1)), bias=True)
+    chain.add_tanh()
+    chain.add_global_average_pool()
+
+
+def one_row(chain: Chain) -> None:
+    """Branches over a sample (C, 1, L)."""
+    window = Window((1, 5), pad_before=(0, 2), pad_after=(0, 2))
+    chain.add_conv(6, window, bias=True)
+    chain.add_group_norm(2)
+    entry = chain.position
+    chain.add_conv(4, window, bias=False)
+    chain.add_leaky_relu(0.3)
+    branch = chain.position
+    chain.go_to(entry)
+    chain.add_average_pool(window, count_include_pad=False)
+    chain.add_sigmoid()
+    chain.add_concat(branch, entry)
+    chain.add_max_pool(Window((1, 3), stride=(1, 3)))
+    chain.add_group_norm(4)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize(("body", "size"), [(residual, (2, 10, 10)), (depthwise, (2, 13, 13)), (one_row, (6, 1, 24))])
+def test_other_networks(body: Callable[[Chain], None], size: tuple[int, int, int], attention: bool) -> None:
+    rng = np.random.default_rng(3)
+    chain = Chain(rng, size)
+    body(chain)
+    chain.add_flatten()
+    chain.add_gemm(3, bias=True)
+    graph = chain.graph(body.__name__)
+    layers = graph.layers
+    adaptation = Adaptation(
+        method="p-meta",
+        ways=3,
+        shots=2,
+        alpha=frozen_float32(rng.uniform(0.05, 0.1, (len(layers), 3))),
+        updates=tuple(BOTH[: len(layer.weight_names)] for layer in layers),
+        rho_fw=300,
+        rho_bw=300,
+        encoding=uint8_encoding(rng, size[0]),
+        attention={layer.name: layer_attention(rng, graph, layer, 1.0) for layer in layers[:-1]} if attention else {},
+    )
+    assert_same_adaptation(Model(graph, adaptation))
