@@ -72,8 +72,7 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
     data = load_icons("train")
-    channels, *size = data.images.shape[1:]
-    encoding = input_encoding(config.input, channels)
+    encoding = input_encoding(config.input, data)
     task, seed = config.task, config.training.seed
     sampler = TaskSampler(data, task, config.augmentation, encoding, device)
 
@@ -84,7 +83,7 @@ def main() -> None:
 
     validation = fixed("val", config.training.validation_tasks, VALIDATION_SEED)
     width, groups, blocks = config.network.width, config.network.groups, config.network.blocks
-    graph = four_conv((channels, *size), task.ways, width, groups, np.random.default_rng(seed), blocks)
+    graph = four_conv(data.shape, task.ways, width, groups, np.random.default_rng(seed), blocks)
     network = Network(graph)
     weights = {name: tensor.requires_grad_() for name, tensor in weight_tensors(graph, device).items()}
     optimizer = torch.optim.Adam([weights[name] for name in weights if not name.startswith("fc.")])

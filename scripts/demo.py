@@ -40,7 +40,7 @@ def main() -> int:
     (ROOT / TASKS).parent.mkdir(exist_ok=True)
     try:
         section("A task the model has never seen")
-        run("pmeta-train", "tasks", "icons", *("--count", "1", "--queries", "5", "--seed", SEED, "--out", TASKS))
+        run("pmeta-train", "tasks", *("--count", "1", "--queries", "5", "--seed", SEED, "--out", TASKS))
         show(load_tasks(ROOT / TASKS)[0])
         section("Generate the firmware")
         run("pmeta-gen", MODEL, "--board", board, "--out", FOLDER)

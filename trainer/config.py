@@ -7,16 +7,19 @@ with checkpoints and models, says everything.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from pmeta.codegen.adaptation import MAX_STEPS
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.files import read_file
+from pmeta.trainer.datasets.base import Dataset
+from pmeta.trainer.datasets.icons import Icons
+from pmeta.trainer.datasets.registry import dataset, options_of
+from pmeta.trainer.settings import nearest, section
 
 # What distinguishes the methods: everything else is common code.
 METHODS: dict[str, dict[str, Any]] = {
@@ -110,16 +113,22 @@ class AugmentationConfig:
     """Of training tasks only; the same transformation for support and query of a class, shifts per sample."""
 
     shift: int = 0  # largest shift in pixels, each axis; edges are repeated
+    angle: float = 0.0  # largest turn of a sample, degrees
+    zoom: float = 0.0  # largest change of a sample's size: 0.1 is from 0.9 to 1.1, each axis
+    shear: float = 0.0  # largest slant of a sample: 0.1 moves a row by a tenth of its distance from the middle
     rotate_classes: bool = False  # a class turned by 90, 180 or 270 degrees is a new class
     flip_classes: bool = False  # a mirrored class is a new class
 
 
 @dataclass(frozen=True)
 class InputConfig:
-    """uint8 samples u become x = u·scale + offset, the same for all channels; float32."""
+    """uint8 samples u become x = u·scale + offset, float32; one number for all channels or one for each.
 
-    scale: float = 0.01
-    offset: float = -0.7  # these two bring icons to mean 0 and deviation 1
+    Empty: what brings the training samples to mean 0 and deviation 1, channel by channel.
+    """
+
+    scale: tuple[float, ...] = ()
+    offset: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,7 @@ class DeviceConfig:
 class Config:
     """A whole training configuration; `load_config` reads and resolves it."""
 
+    data: Dataset = field(default_factory=Icons)
     task: TaskConfig = field(default_factory=TaskConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
@@ -144,6 +154,8 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; `config_from_dict` reads it back."""
         plain = asdict(self)
+        plain["data"] = options_of(self.data)
+        plain["input"] = {key: list(value) for key, value in plain["input"].items()}
         plain["method"]["frozen_layers"] = list(self.method.frozen_layers)
         return plain
 
@@ -163,60 +175,19 @@ def load_config(path: Path) -> Config:
 
 def config_from_dict(table: Mapping[str, Any], where: str) -> Config:
     """Check and resolve a configuration given as nested dicts; `where` names its source in errors."""
-    config: Config = _section(Config, table, where, "")
+    data = table.get("data", {})
+    if not isinstance(data, Mapping):
+        raise ConfigError("'data' must be a table", where, "write it as [data]")
+    rest = {key: value for key, value in table.items() if key != "data"}
+    config: Config = replace(section(Config, rest, where, ""), data=dataset(data, where))
     config = replace(config, method=_resolved(config.method, where))
     _check(config, where)
     return config
 
 
-def _section(cls: type[Any], table: Mapping[str, Any], where: str, prefix: str) -> Any:
-    """An instance of the dataclass `cls` from a TOML table; `prefix` is the table's dotted name."""
-    types = get_type_hints(cls)
-    known = [item.name for item in fields(cls)]
-    values = {}
-    for key, value in table.items():
-        name = f"{prefix}{key}"
-        if key not in types:
-            raise ConfigError(f"unknown key '{name}'", where, _nearest(key, known, prefix))
-        if is_dataclass(types[key]):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"'{name}' must be a table", where, f"write it as [{name}]")
-            values[key] = _section(types[key], value, where, f"{name}.")
-        else:
-            values[key] = _value(types[key], value, where, name)
-    return cls(**values)
-
-
-def _nearest(key: str, known: list[str], prefix: str) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean '{prefix}{close[0]}'?" if close else f"use one of {', '.join(known)}"
-
-
-def _value(kind: Any, value: Any, where: str, name: str) -> Any:
-    """`value` as `kind`: bool, int, float, str, one of some strings, any of these or None, or a tuple of strings."""
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-        raise ConfigError(f"'{name}' is {value!r}", where, f"use one of {', '.join(get_args(kind))}")
-    alternatives = [option for option in get_args(kind) if option is not type(None)]
-    if get_origin(kind) is tuple:
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-            return tuple(value)
-        raise ConfigError(f"'{name}' must be a list of strings", where, 'write it as ["conv1", "norm1"]')
-    if alternatives:
-        return None if value is None else _value(alternatives[0], value, where, name)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ConfigError(
-            f"'{name}' is {value!r}, expected {'an' if kind is int else 'a'} {kind.__name__}", where, "correct it"
-        )
-    return value
-
-
 def _resolved(method: MethodConfig, where: str) -> MethodConfig:
     if method.name not in METHODS:
-        raise ConfigError(f"unknown method.name '{method.name}'", where, _nearest(method.name, sorted(METHODS), ""))
+        raise ConfigError(f"unknown method.name '{method.name}'", where, nearest(method.name, sorted(METHODS), ""))
     defaults = METHODS[method.name]
     return replace(method, **{key: value for key, value in defaults.items() if getattr(method, key) is None})
 
@@ -250,5 +221,9 @@ def _check(config: Config, where: str) -> None:
             or 0 < training.alpha_learning_rate < float("inf"), "positive")  # fmt: skip
     require("training.clip_norm", training.clip_norm >= 0, "zero or positive")
     require("training.convolution", training.convolution in ("auto", "direct", "matmul"), "auto, direct or matmul")
-    require("input.scale", 1e-6 <= abs(config.input.scale) <= 1e6, "1e-6 to 1e6 in size")
-    require("input.offset", abs(config.input.offset) <= 1e6, "at most 1e6 in size")
+    require("augmentation.angle", 0 <= config.augmentation.angle <= 180, "0 to 180 degrees")
+    require("augmentation.zoom", 0 <= config.augmentation.zoom <= 0.9, "0 to 0.9")
+    require("augmentation.shear", 0 <= config.augmentation.shear <= 1, "0 to 1")
+    require("input.scale", all(1e-6 <= abs(scale) <= 1e6 for scale in config.input.scale), "1e-6 to 1e6 in size")
+    require("input.offset", all(abs(offset) <= 1e6 for offset in config.input.offset), "at most 1e6 in size")
+    require("input.offset", len(config.input.offset) == len(config.input.scale), "as many numbers as 'input.scale'")

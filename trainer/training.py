@@ -19,7 +19,7 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ConfigError, DataError
 from pmeta.trainer.checkpoint import load_checkpoint, save_checkpoint
 from pmeta.trainer.config import Config
-from pmeta.trainer.datasets.base import ClassImages
+from pmeta.trainer.datasets.base import ClassSamples
 from pmeta.trainer.encoding import input_encoding
 from pmeta.trainer.evaluation import Evaluation, evaluate
 from pmeta.trainer.export import to_model
@@ -47,12 +47,11 @@ class Training:
     """One run in `run_dir`: checkpoint.pt, curve.jsonl, TensorBoard events, and in the end a `Model`."""
 
     def __init__(
-        self, config: Config, train: ClassImages, validation: ClassImages, run_dir: Path, device: torch.device
+        self, config: Config, train: ClassSamples, validation: ClassSamples, run_dir: Path, device: torch.device
     ) -> None:
         self.config, self.run_dir, self.device = config, run_dir, device
-        channels, *size = train.images.shape[1:]
-        self._encoding = input_encoding(config.input, channels)
-        self._learner = MetaLearner(config, (channels, *size), device)
+        self._encoding = input_encoding(config.input, train)
+        self._learner = MetaLearner(config, train.shape, device)
         self._sampler = TaskSampler(train, config.task, config.augmentation, self._encoding, device)
         task = config.task
         self._validation_tasks = fixed_tasks(
@@ -203,10 +202,11 @@ def _curve_point(report: StepReport) -> dict[str, float]:
     }
 
 
-def data_hash(data: ClassImages) -> str:
-    """SHA-256 over shape, pixels and labels of a data set."""
-    digest = hashlib.sha256(str(data.images.shape).encode())
-    digest.update(np.ascontiguousarray(data.images).tobytes())
+def data_hash(data: ClassSamples) -> str:
+    """SHA-256 over shape, samples and labels of a data set."""
+    digest = hashlib.sha256(str(data.samples.shape).encode())
+    for start in range(0, len(data.samples), 1024):  # it may lie in a file
+        digest.update(np.ascontiguousarray(data.samples[start : start + 1024]).tobytes())
     digest.update(np.ascontiguousarray(data.labels.astype("<i8")).tobytes())
     return digest.hexdigest()
 

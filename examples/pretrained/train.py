@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pmeta.codegen.taskfile import Task, save_tasks
-from pmeta.trainer.datasets.base import ClassImages
+from pmeta.trainer.datasets.base import ClassSamples
 from pmeta.trainer.datasets.episodes import sample_episode
 from pmeta.trainer.datasets.icons import load_icons
 
@@ -33,9 +33,9 @@ def network(classes: int) -> nn.Module:
     )
 
 
-def train(net: nn.Module, data: ClassImages) -> None:
+def train(net: nn.Module, data: ClassSamples) -> None:
     """As any classifier; the network sees bytes u as u / 255."""
-    images, labels = torch.from_numpy(data.images.copy()).float() / 255, torch.from_numpy(data.labels.copy())
+    images, labels = torch.from_numpy(data.samples.copy()).float() / 255, torch.from_numpy(data.labels.copy())
     optimizer = torch.optim.Adam(net.parameters(), lr=0.002)
     for _ in range(EPOCHS):
         for batch in torch.randperm(len(images)).split(64):
@@ -44,7 +44,7 @@ def train(net: nn.Module, data: ClassImages) -> None:
             optimizer.step()
 
 
-def task(number: int, data: ClassImages) -> Task:
+def task(number: int, data: ClassSamples) -> Task:
     """Five classes; samples travel as the bytes they are."""
     episode = sample_episode(data, WAYS, SHOTS, QUERIES, np.random.default_rng(number))
     support_y, query_y = (labels.astype(np.uint8) for labels in (episode.support_y, episode.query_y))
@@ -60,7 +60,7 @@ def main() -> None:
     data, unseen = load_icons("train"), load_icons("test")
     net = network(data.num_classes)
     train(net, data)
-    torch.onnx.export(net.eval(), (torch.zeros(1, *data.images.shape[1:]),), str(out / "model.onnx"), dynamo=False)
+    torch.onnx.export(net.eval(), (torch.zeros(1, *data.shape),), str(out / "model.onnx"), dynamo=False)
     save_tasks([task(number, unseen) for number in range(20)], out / "tasks.npz")
     print(f"wrote {out / 'model.onnx'} and {out / 'tasks.npz'}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from pmeta.codegen.errors import DataError
-from pmeta.trainer.datasets.base import ClassImages
-from pmeta.trainer.datasets.episodes import sample_episode
+from pmeta.trainer.datasets.base import ONLY_QUERY, ONLY_SUPPORT, ClassSamples
+from pmeta.trainer.datasets.episodes import TaskDrawer, sample_episode
 from pmeta.trainer.datasets.icons import DATA_FILE, IconData, Split, load_icon_data, load_icons
 from pmeta.trainer.datasets.icons.build import build
 from pmeta.trainer.datasets.icons.curation import Curation, load_curation
@@ -85,7 +86,7 @@ def test_a_split_holds_its_concepts_drawings(data: IconData) -> None:
     test = load_icons("test")
     for label in (0, 40, 79):
         whole = data.labels == data.concepts.tolist().index(test.class_names[label])
-        np.testing.assert_array_equal(test.images[test.labels == label][:, 0], data.images[whole])
+        np.testing.assert_array_equal(test.samples[test.labels == label][:, 0], data.images[whole])
 
 
 def test_every_set_is_attributed(data: IconData) -> None:
@@ -365,27 +366,30 @@ def test_what_is_no_package_is_refused(tmp_path: Path, content: bytes) -> None:
 # --- classes and episodes ------------------------------------------------------------------------------------
 
 
-def numbered(class_sizes: list[int]) -> ClassImages:
+def numbered(class_sizes: list[int]) -> ClassSamples:
     """Images whose pixel values are their own index, in shuffled label order."""
     labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(class_sizes)), class_sizes))
     images = np.arange(len(labels), dtype=np.uint8)[:, None, None, None].repeat(2, axis=2)
-    return ClassImages(images, labels.astype(np.int64), tuple(f"class {label}" for label in range(len(class_sizes))))
+    return ClassSamples(images, labels.astype(np.int64), tuple(f"class {label}" for label in range(len(class_sizes))))
 
 
-def test_class_images_are_checked() -> None:
+def test_class_samples_are_checked() -> None:
     good = numbered([2, 3])
     for images, labels, names in (
-        (good.images.astype(np.float32), good.labels, good.class_names),
-        (good.images[:, 0], good.labels, good.class_names),
-        (good.images, good.labels[:-1], good.class_names),
-        (good.images, good.labels.astype(np.int32), good.class_names),
-        (good.images, good.labels, ("only one",)),
-        (good.images, good.labels, ("a", "b", "without images")),
+        (good.samples.astype(np.int32), good.labels, good.class_names),
+        (good.samples[:, 0], good.labels, good.class_names),
+        (good.samples, good.labels[:-1], good.class_names),
+        (good.samples, good.labels.astype(np.int32), good.class_names),
+        (good.samples, good.labels, ("only one",)),
+        (good.samples, good.labels, ("a", "b", "without images")),
     ):
         with pytest.raises(ValueError):
-            ClassImages(images, labels, names)
+            ClassSamples(images, labels, names)
+    for domains, roles in (((0,), None), ((), good.labels), ((), np.zeros(2, np.uint8))):
+        with pytest.raises(ValueError):
+            ClassSamples(good.samples, good.labels, good.class_names, domains, roles)
     with pytest.raises(ValueError):
-        good.images[0] = 1
+        good.samples[0] = 1
 
 
 def test_subset_relabels_in_the_order_given() -> None:
@@ -393,7 +397,7 @@ def test_subset_relabels_in_the_order_given() -> None:
     part = data.subset([2, 0])
     assert part.class_names == ("class 2", "class 0")
     for new, old in ((0, 2), (1, 0)):
-        np.testing.assert_array_equal(part.images[part.labels == new], data.images[data.labels == old])
+        np.testing.assert_array_equal(part.samples[part.labels == new], data.samples[data.labels == old])
     for classes in ([0, 0], [3], [-1]):
         with pytest.raises(ValueError):
             data.subset(classes)
@@ -434,18 +438,42 @@ def test_every_class_gets_every_label() -> None:
 
 def test_episode_that_cannot_be_drawn_is_refused() -> None:
     data = numbered([5, 5])
-    with pytest.raises(DataError, match="only 2 classes"):
+    with pytest.raises(DataError, match=r"a task needs 3 classes with 1 . 1 samples each, there are 2"):
         sample_episode(data, 3, 1, 1, np.random.default_rng(0))
-    with pytest.raises(DataError, match="needs 6 images"):
+    with pytest.raises(DataError, match=r"a task needs 2 classes with 3 . 3 samples each, there are 0"):
         sample_episode(data, 2, 3, 3, np.random.default_rng(0))
     with pytest.raises(ValueError):
         sample_episode(data, 2, 0, 1, np.random.default_rng(0))
 
 
+def test_a_task_stays_in_one_domain_and_keeps_its_order() -> None:
+    data = numbered([4] * 6)
+    data = replace(data, domains=(0, 1, 0, 1, 0, 1), fixed_order=True)
+    drawn = {sample_episode(data, 3, 1, 1, np.random.default_rng(seed)).class_names for seed in range(20)}
+    assert drawn == {("class 0", "class 2", "class 4"), ("class 1", "class 3", "class 5")}
+    with pytest.raises(DataError, match="there are 3"):
+        sample_episode(data, 4, 1, 1, np.random.default_rng(0))
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_samples_keep_to_their_roles(seed: int) -> None:
+    data = numbered([8] * 3)
+    roles = np.random.default_rng(seed).integers(0, 3, 24).astype(np.uint8)
+    try:
+        drawer = TaskDrawer(replace(data, roles=roles), 2, 2, 2)
+    except DataError:
+        return
+    for number in range(5):
+        drawn = drawer.draw(np.random.default_rng([seed, number]))
+        assert not (roles[drawn.support] == ONLY_QUERY).any() and not (roles[drawn.query] == ONLY_SUPPORT).any()
+        assert len(np.unique(np.concatenate([drawn.support, drawn.query], axis=1))) == 8
+        assert (data.labels[drawn.support] == drawn.classes[:, None]).all()
+
+
 def test_picture_shows_every_support_sample() -> None:
     empty = numbered([8] * 5)
-    blank = ClassImages(np.zeros((40, 1, 28, 28), np.uint8), empty.labels, ("", "", "", "", ""))
-    inked = ClassImages(np.full((40, 1, 28, 28), 255, np.uint8), empty.labels, ("", "", "", "", ""))
+    blank = ClassSamples(np.zeros((40, 1, 28, 28), np.uint8), empty.labels, ("", "", "", "", ""))
+    inked = ClassSamples(np.full((40, 1, 28, 28), 255, np.uint8), empty.labels, ("", "", "", "", ""))
     pictures = [
         np.asarray(draw_episode(sample_episode(data, 5, 5, 3, np.random.default_rng(0)))) for data in (blank, inked)
     ]

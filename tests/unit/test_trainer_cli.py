@@ -51,7 +51,7 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     config = tmp_path / "small.toml"
     config.write_text(SMALL)
     model, run = tmp_path / "model.onnx", tmp_path / "run"
-    train = ("icons", "--config", config, "--out", model, "--run-dir", run, "--device", "cpu")
+    train = ("train", config, "--out", model, "--run-dir", run, "--device", "cpu")
     result = pmeta_train(*train)
     assert result.returncode == 0, result.stderr
     assert "already holds a training" in one_line_of(pmeta_train(*train), 3)
@@ -70,7 +70,7 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
 def test_tasks_need_no_torch(tmp_path: Path) -> None:
     files = [tmp_path / "a.npz", tmp_path / "b.npz"]
     for file in files:
-        result = pmeta_train("tasks", "icons", "--count", "2", "--shots", "1", "--out", file, without_torch=True)
+        result = pmeta_train("tasks", "--count", "2", "--shots", "1", "--out", file, without_torch=True)
         assert result.returncode == 0, result.stderr
     assert files[0].read_bytes() == files[1].read_bytes()
     tasks = load_tasks(files[0])
@@ -78,9 +78,7 @@ def test_tasks_need_no_torch(tmp_path: Path) -> None:
 
 
 def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
-    line = one_line_of(
-        pmeta_train("icons", "--config", "icons-quick.toml", "--out", tmp_path / "m.onnx", without_torch=True), 7
-    )
+    line = one_line_of(pmeta_train("train", "icons-quick.toml", "--out", tmp_path / "m.onnx", without_torch=True), 7)
     assert "pip install 'pmeta-toolchain[train]'" in line
 
 
@@ -88,20 +86,20 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (tmp_path / "bad.toml").write_text("[training]\niteratons = 3")
     out = ("--out", tmp_path / "m.onnx")
-    assert "did you mean" in one_line_of(pmeta_train("icons", "--config", tmp_path / "bad.toml", *out), 3)
-    assert "cannot be read" in one_line_of(pmeta_train("icons", "--config", tmp_path / "no.toml", *out), 3)
+    assert "did you mean" in one_line_of(pmeta_train("train", tmp_path / "bad.toml", *out), 3)
+    assert "cannot be read" in one_line_of(pmeta_train("train", tmp_path / "no.toml", *out), 3)
     assert "cannot be read" in one_line_of(pmeta_train("evaluate", tmp_path / "no.onnx"), 4)
     (tmp_path / "text.onnx").write_text("no model")
     assert "not an ONNX file" in one_line_of(pmeta_train("evaluate", tmp_path / "text.onnx"), 4)
-    assert "ask for fewer shots" in one_line_of(
-        pmeta_train("tasks", "icons", "--shots", "50", "--out", tmp_path / "t.npz"), 6
+    assert "ask for fewer ways, shots or queries" in one_line_of(
+        pmeta_train("tasks", "--shots", "50", "--out", tmp_path / "t.npz"), 6
     )
     assert "MiB of samples are too many for one file" in one_line_of(
-        pmeta_train("tasks", "icons", "--count", "100000", "--out", tmp_path / "t.npz"), 6
+        pmeta_train("tasks", "--count", "100000", "--out", tmp_path / "t.npz"), 6
     )
     assert not list(tmp_path.glob("*.npz*"))
     # Before hours of training, not after them.
-    assert "is no file" in one_line_of(pmeta_train("icons", "--config", "icons-quick.toml", "--out", tmp_path), 3)
+    assert "is no file" in one_line_of(pmeta_train("train", "icons-quick.toml", "--out", tmp_path), 3)
 
 
 def test_completion_exists() -> None:

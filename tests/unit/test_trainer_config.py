@@ -63,8 +63,16 @@ def test_a_given_setting_beats_the_method() -> None:
         ("[training]\nalpha_learning_rate = inf", ["'training.alpha_learning_rate' is inf"]),
         ("[training]\nmulti_step_iterations = -1", ["'training.multi_step_iterations' is -1, but must be 0 to"]),
         (f"[augmentation]\nshift = {10**30}", ["'augmentation.shift' is 1000", "but must be 0 to 1,000"]),
-        ("[input]\noffset = nan", ["'input.offset' is nan"]),
-        ("[input]\nscale = 1e300", ["'input.scale' is 1e+300"]),
+        ("[input]\nscale = 1\noffset = nan", ["'input.offset' is (nan,)"]),
+        ("[input]\nscale = [1e300]\noffset = 0", ["'input.scale' is (1e+300,)"]),
+        ("[input]\nscale = [1, 2]\noffset = 0", ["'input.offset' is (0.0,), but must be as many numbers"]),
+        ("[input]\nscale = 'x'\noffset = 0", ["'input.scale' must be a list"]),
+        ("[augmentation]\nzoom = 1", ["'augmentation.zoom' is 1.0, but must be 0 to 0.9"]),
+        ("data = 'icons'", ["'data' must be a table", "[data]"]),
+        ("[data]\nname = 'icon'", ["unknown data.name 'icon'", "did you mean 'icons'?"]),
+        ("[data]\nname = 'omniglot'\nsizes = 3", ["unknown key 'data.sizes'", "did you mean 'data.size'"]),
+        ("[data]\nname = 'omniglot'\ntest = 'x'", ["'data.test' is 'x'", "use one of evaluation, held-back"]),
+        ("[data]\nname = 'omniglot'\nsize = 0", ["data.size is 0, but must be 1 to 105"]),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pmeta.codegen.adaptation import InputEncoding  # noqa: E402
-from pmeta.codegen.errors import DataError  # noqa: E402
+from pmeta.codegen.errors import ConfigError, DataError  # noqa: E402
+from pmeta.trainer.augmentation import Augmentation  # noqa: E402
 from pmeta.trainer.config import AugmentationConfig, TaskConfig  # noqa: E402
-from pmeta.trainer.datasets.base import ClassImages  # noqa: E402
+from pmeta.trainer.datasets.base import ClassSamples  # noqa: E402
 from pmeta.trainer.encoding import decode  # noqa: E402
 from pmeta.trainer.sampler import TaskSampler  # noqa: E402
 
@@ -22,36 +24,38 @@ TASK = TaskConfig(ways=3, shots=2, queries=1)
 PLAIN = InputEncoding("uint8", (1.0, 1.0), (0.0, 0.0))
 
 
-def data(classes: int = 5, per_class: int = 4, size: tuple[int, int] = (6, 6)) -> ClassImages:
+def data(classes: int = 5, per_class: int = 4, size: tuple[int, int] = (6, 6)) -> ClassSamples:
     """Two channels; every pixel of the set differs from its neighbours."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (classes * per_class, 2, *size), dtype=np.uint8)
     labels = np.arange(classes, dtype=np.int64).repeat(per_class)
-    return ClassImages(images, labels, tuple(map(str, range(classes))))
+    return ClassSamples(images, labels, tuple(map(str, range(classes))))
 
 
-def sampler(source: ClassImages, **augmentation: Any) -> TaskSampler:
+def sampler(source: ClassSamples, **augmentation: Any) -> TaskSampler:
     return TaskSampler(source, TASK, AugmentationConfig(**augmentation), PLAIN, torch.device("cpu"))
 
 
 def test_draws_are_distinct_classes_and_samples() -> None:
     source = data()
     draw = sampler(source).draw(seed=1, iteration=0, tasks=50)
-    labels = source.labels[draw.images]
+    labels = source.labels[draw.samples]
     assert (labels == labels[:, :, :1]).all()  # a class's samples are of one class
     assert all(len(set(row)) == TASK.ways for row in labels[:, :, 0])
-    assert all(len(set(samples)) == 3 for task in draw.images for samples in task)
+    assert all(len(set(samples)) == 3 for task in draw.samples for samples in task)
     assert set(labels.ravel()) == set(range(5))
 
 
 def test_a_draw_depends_on_seed_and_iteration_alone() -> None:
-    one, two = sampler(data(), shift=2), sampler(data(), shift=2)
+    one, two = (sampler(data(), shift=2, angle=10, zoom=0.1) for _ in range(2))
     for _ in range(3):
         two.draw(1, 0, 4)
-    for a, b in zip(vars(one.draw(1, 7, 4)).values(), vars(two.draw(1, 7, 4)).values(), strict=True):
-        assert np.array_equal(a, b)
-    assert not np.array_equal(one.draw(1, 7, 4).images, one.draw(1, 8, 4).images)
-    assert not np.array_equal(one.draw(1, 7, 4).images, one.draw(2, 7, 4).images)
+    a, b = one.draw(1, 7, 4), two.draw(1, 7, 4)
+    assert np.array_equal(a.samples, b.samples)
+    for mine, other in zip(vars(a.changes).values(), vars(b.changes).values(), strict=True):
+        assert np.array_equal(mine, other)
+    assert not np.array_equal(one.draw(1, 7, 4).samples, one.draw(1, 8, 4).samples)
+    assert not np.array_equal(one.draw(1, 7, 4).samples, one.draw(2, 7, 4).samples)
 
 
 def test_augmentation_against_numpy() -> None:
@@ -63,12 +67,37 @@ def test_augmentation_against_numpy() -> None:
         draw = subject.draw(0, iteration, 8)
         batch = subject.gather(draw)
         x = torch.cat([batch.support_x.unflatten(1, (3, 2)), batch.query_x.unflatten(1, (3, 1))], dim=2)
-        for t, way, sample in np.ndindex(draw.images.shape):
-            expected = transformed(source.images[draw.images[t, way, sample]], int(draw.symmetry[t, way]),
-                                   draw.shift[t, way, sample])  # fmt: skip
+        for t, way, sample in np.ndindex(draw.samples.shape):
+            expected = transformed(source.samples[draw.samples[t, way, sample]], int(draw.changes.symmetry[t, way]),
+                                   draw.changes.shift[t, way, sample])  # fmt: skip
             assert np.array_equal(x[t, way, sample].numpy(), expected)
-        symmetries |= set(draw.symmetry.ravel())
+        symmetries |= set(draw.changes.symmetry.ravel())
     assert symmetries == set(range(8))
+
+
+def test_a_quarter_turn_of_samples_is_a_quarter_turn() -> None:
+    """A warp of exactly 90 degrees moves pixels onto pixels."""
+    source = data()
+    augmentation = Augmentation(AugmentationConfig(angle=90), source.shape, torch.device("cpu"))
+    raw = torch.from_numpy(source.samples[:1].copy())[None, None]
+    changes = replace(
+        augmentation.draw((1, 1, 1), np.random.default_rng(0)),
+        warp=np.array([[0, -1], [1, 0]], np.float32)[None, None, None],
+    )
+    turned = augmentation.apply(raw, changes)[0, 0, 0].numpy()
+    assert any(np.allclose(turned, np.rot90(source.samples[0], turns, axes=(1, 2)), atol=1e-3) for turns in (1, 3))
+
+
+def test_warps_stay_in_their_range() -> None:
+    limits = {"angle": 10.0, "zoom": 0.2, "shear": 0.3}
+    augmentation = Augmentation(AugmentationConfig(**limits), (1, 6, 6), torch.device("cpu"))
+    warp = augmentation.draw((20, 5, 10), np.random.default_rng(0)).warp
+    assert warp is not None
+    area = np.abs(np.linalg.det(warp))  # a turn and a slant keep it
+    assert 1 / 1.2**2 <= area.min() < 0.8 and 1.3 < area.max() <= 1 / 0.8**2
+    no_slant = Augmentation(AugmentationConfig(angle=10.0), (1, 6, 6), torch.device("cpu"))
+    turns = no_slant.draw((20, 5, 10), np.random.default_rng(0)).warp
+    assert turns is not None and 9 < np.rad2deg(np.arccos(turns[..., 0, 0])).max() <= 10
 
 
 def transformed(image: np.ndarray, symmetry: int, shift: np.ndarray) -> np.ndarray:
@@ -88,8 +117,8 @@ def test_labels_belong_to_the_samples() -> None:
     batch = subject.gather(draw)
     for t in range(2):
         for x, one_hot in zip(batch.support_x[t], batch.support_y[t], strict=True):
-            number = int((source.images == x.numpy()).all((1, 2, 3)).argmax())
-            assert source.labels[number] == source.labels[draw.images[t, int(one_hot.argmax()), 0]]
+            number = int((source.samples == x.numpy()).all((1, 2, 3)).argmax())
+            assert source.labels[number] == source.labels[draw.samples[t, int(one_hot.argmax()), 0]]
 
 
 def test_without_augmentation_pixels_stay() -> None:
@@ -97,13 +126,13 @@ def test_without_augmentation_pixels_stay() -> None:
     subject = sampler(source)
     draw = subject.draw(0, 0, 3)
     batch = subject.gather(draw)
-    assert np.array_equal(batch.query_x.flatten(0, 1).numpy(), source.images[draw.images[:, :, 2].ravel()])
+    assert np.array_equal(batch.query_x.flatten(0, 1).numpy(), source.samples[draw.samples[:, :, 2].ravel()])
 
 
 def test_impossible_data_is_refused() -> None:
-    with pytest.raises(DataError, match="only 2 classes have 3 samples"):
+    with pytest.raises(DataError, match=r"3 classes with 2 . 1 samples each, there are 2"):
         sampler(data(classes=2))
-    with pytest.raises(DataError, match="4x6 cannot be rotated"):
+    with pytest.raises(ConfigError, match="4x6 cannot be rotated"):
         sampler(data(size=(4, 6)), rotate_classes=True)
 
 

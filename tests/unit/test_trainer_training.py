@@ -19,7 +19,7 @@ from pmeta.codegen.errors import ConfigError, DataError, PmetaError, Unsupported
 from pmeta.codegen.graph import frozen_float32  # noqa: E402
 from pmeta.codegen.modelfile import load_model, save_model  # noqa: E402
 from pmeta.trainer.config import Config, config_from_dict  # noqa: E402
-from pmeta.trainer.datasets.base import ClassImages  # noqa: E402
+from pmeta.trainer.datasets.base import ClassSamples  # noqa: E402
 from pmeta.trainer.evaluation import evaluate, task_batch  # noqa: E402
 from pmeta.trainer.export import from_model  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
@@ -31,13 +31,13 @@ pytestmark = pytest.mark.unit
 CPU = torch.device("cpu")
 
 
-def images(seed: int, classes: int = 8, per_class: int = 6) -> ClassImages:
+def images(seed: int, classes: int = 8, per_class: int = 6) -> ClassSamples:
     """Classes that differ in where they are bright, with noise."""
     rng = np.random.default_rng(seed)
     bright = rng.random((classes, 1, 1, 4, 4)).repeat(4, 3).repeat(4, 4) > 0.5
     pixels = bright * 150 + rng.integers(0, 100, (classes, per_class, 1, 16, 16))
     labels = np.arange(classes, dtype=np.int64).repeat(per_class)
-    return ClassImages(pixels.astype(np.uint8).reshape(-1, 1, 16, 16), labels, tuple(f"c{i}" for i in range(classes)))
+    return ClassSamples(pixels.astype(np.uint8).reshape(-1, 1, 16, 16), labels, tuple(f"c{i}" for i in range(classes)))
 
 
 def config(**changes: dict[str, Any]) -> Config:
@@ -159,7 +159,7 @@ def _encoding() -> Any:
     from pmeta.trainer.config import InputConfig
     from pmeta.trainer.encoding import input_encoding
 
-    return input_encoding(InputConfig(), 1)
+    return input_encoding(InputConfig((0.01,), (-0.7,)), images(0))
 
 
 def test_a_high_price_brings_exact_zeros_that_stay() -> None:
@@ -267,7 +267,7 @@ def test_validation_adapts_in_the_devices_micro_batches(tmp_path: Path) -> None:
     run = training(tmp_path)
     run.run()
     inner, meta = run._learner.inner, run._learner.meta
-    loss = {size: evaluate(inner, meta, run._validation_tasks, _encoding(), size, CPU).loss for size in (1, 6)}
+    loss = {size: evaluate(inner, meta, run._validation_tasks, run._encoding, size, CPU).loss for size in (1, 6)}
     assert loss[1] != loss[6]
     validations = [line for line in curve(tmp_path) if "validation/query_loss" in line]
     assert validations[-1]["validation/query_loss"] == loss[1]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pmeta.codegen.errors import DataError
-from pmeta.trainer.datasets.base import ClassImages
+from pmeta.codegen.taskfile import Samples
+from pmeta.trainer.datasets.base import ONLY_QUERY, ONLY_SUPPORT, ClassSamples
+
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -19,16 +24,16 @@ class Episode:
     on. Any prefix of the support set is therefore as balanced as it can be.
     """
 
-    support_x: NDArray[np.uint8]  # (ways · shots, C, H, W)
-    support_y: NDArray[np.int64]  # (ways · shots,): 0, 1, ..., ways - 1, 0, 1, ...
-    query_x: NDArray[np.uint8]  # (ways · queries, C, H, W)
-    query_y: NDArray[np.int64]  # (ways · queries,)
+    support_x: Samples  # (ways · shots, *shape of a sample)
+    support_y: Indices  # (ways · shots,): 0, 1, ..., ways - 1, 0, 1, ...
+    query_x: Samples  # (ways · queries, *shape of a sample)
+    query_y: Indices  # (ways · queries,)
     class_names: tuple[str, ...]  # by label
 
     def __post_init__(self) -> None:
-        for images, labels in ((self.support_x, self.support_y), (self.query_x, self.query_y)):
-            if images.ndim != 4 or labels.shape != images.shape[:1]:
-                raise ValueError(f"images {images.shape} and labels {labels.shape} do not fit")
+        for samples, labels in ((self.support_x, self.support_y), (self.query_x, self.query_y)):
+            if samples.ndim < 2 or labels.shape != samples.shape[:1]:
+                raise ValueError(f"samples {samples.shape} and labels {labels.shape} do not fit")
             if not np.array_equal(labels, np.arange(len(labels)) % self.ways) or len(labels) % self.ways:
                 raise ValueError("labels are not class-interleaved")
 
@@ -38,34 +43,100 @@ class Episode:
         return len(self.class_names)
 
 
-def sample_episode(data: ClassImages, ways: int, shots: int, queries: int, rng: np.random.Generator) -> Episode:
-    """Draws `ways` classes in random order, and of each `shots` support and `queries` query samples, all different.
+@dataclass(frozen=True)
+class Drawing:
+    """The classes of one task, and which of their samples."""
 
-    Raises DataError if `data` has too few classes, or a drawn class too few images.
+    classes: Indices  # (ways,), by the task's label
+    support: Indices  # (ways, shots), into the data set
+    query: Indices  # (ways, queries)
+
+
+@dataclass(frozen=True)
+class TaskDrawer:
+    """Draws tasks from a data set: classes of one domain, samples in the roles they may have.
+
+    Classes with too few samples are left out. Raises DataError if then no domain has enough classes.
     """
-    if min(ways, shots, queries) < 1:
-        raise ValueError(f"ways, shots and queries must be positive, not {ways}, {shots} and {queries}")
-    if ways > data.num_classes:
-        raise DataError(f"{ways} ways, but only {data.num_classes} classes", "episode", "ask for fewer ways")
-    classes = rng.choice(data.num_classes, ways, replace=False)
-    drawn = np.stack([_draw_samples(data, int(label), shots + queries, rng) for label in classes], axis=1)
-    support, query = drawn[:shots].ravel(), drawn[shots:].ravel()  # of (samples per class, ways): class-interleaved
+
+    data: ClassSamples
+    ways: int
+    shots: int
+    queries: int
+
+    def __post_init__(self) -> None:
+        if min(self.ways, self.shots, self.queries) < 1:
+            counts = f"{self.ways}, {self.shots} and {self.queries}"
+            raise ValueError(f"ways, shots and queries must be positive, not {counts}")
+        if not self._pools:
+            needed = f"{self.ways} classes with {self.shots} + {self.queries} samples each"
+            most = max((len(pool) for pool in self._usable), default=0)
+            raise DataError(
+                f"a task needs {needed}, there are {most}", "episode", "ask for fewer ways, shots or queries"
+            )
+
+    @cached_property
+    def _members(self) -> list[tuple[Indices, Indices]]:
+        """By class: samples for the support set, samples for the query set. Equal where roles do not matter."""
+        order = np.argsort(self.data.labels, kind="stable")
+        ends = np.cumsum(np.bincount(self.data.labels, minlength=self.data.num_classes))[:-1]
+        by_class = np.split(order.astype(np.int64), ends)
+        roles = self.data.roles
+        if roles is None:
+            return [(indices, indices) for indices in by_class]
+        return [(i[roles[i] != ONLY_QUERY], i[roles[i] != ONLY_SUPPORT]) for i in by_class]
+
+    def _has_enough(self, label: int) -> bool:
+        support, query = self._members[label]
+        taken = min(self.shots, len(np.intersect1d(support, query)))  # by the support set, at worst
+        return len(support) >= self.shots and len(query) - taken >= self.queries
+
+    @cached_property
+    def _usable(self) -> list[Indices]:
+        """By domain: the classes that have enough samples."""
+        usable = [label for label in range(self.data.num_classes) if self._has_enough(label)]
+        if not self.data.domains:
+            return [np.array(usable, np.int64)]
+
+        def domain(label: int) -> int:
+            return self.data.domains[label]
+
+        return [np.array(list(group), np.int64) for _, group in groupby(sorted(usable, key=domain), domain)]
+
+    @cached_property
+    def _pools(self) -> list[Indices]:
+        return [pool for pool in self._usable if len(pool) >= self.ways]
+
+    def draw(self, rng: np.random.Generator) -> Drawing:
+        """One task: `ways` classes, and of each `shots` support and `queries` query samples, all different."""
+        pool = self._pools[int(rng.integers(len(self._pools)))] if len(self._pools) > 1 else self._pools[0]
+        classes = rng.choice(pool, self.ways, replace=False)
+        if self.data.fixed_order:
+            classes = np.sort(classes)
+        drawn = [self._draw_samples(int(label), rng) for label in classes]
+        return Drawing(classes, np.stack([support for support, _ in drawn]), np.stack([query for _, query in drawn]))
+
+    def _draw_samples(self, label: int, rng: np.random.Generator) -> tuple[Indices, Indices]:
+        support_from, query_from = self._members[label]
+        if self.data.roles is None:
+            drawn = rng.choice(support_from, self.shots + self.queries, replace=False)
+            return drawn[: self.shots], drawn[self.shots :]
+        support = rng.choice(support_from, self.shots, replace=False)
+        return support, rng.choice(np.setdiff1d(query_from, support), self.queries, replace=False)
+
+
+def sample_episode(data: ClassSamples, ways: int, shots: int, queries: int, rng: np.random.Generator) -> Episode:
+    """Draws one episode; see TaskDrawer."""
+    return episode(TaskDrawer(data, ways, shots, queries), rng)
+
+
+def episode(drawer: TaskDrawer, rng: np.random.Generator) -> Episode:
+    """The samples of one drawn task."""
+    data, drawing = drawer.data, drawer.draw(rng)
     return Episode(
-        support_x=data.images[support],
-        support_y=np.tile(np.arange(ways), shots),
-        query_x=data.images[query],
-        query_y=np.tile(np.arange(ways), queries),
-        class_names=tuple(data.class_names[label] for label in classes),
+        support_x=data.samples[drawing.support.T.ravel()],  # of (shots, ways): class-interleaved
+        support_y=np.tile(np.arange(drawer.ways), drawer.shots),
+        query_x=data.samples[drawing.query.T.ravel()],
+        query_y=np.tile(np.arange(drawer.ways), drawer.queries),
+        class_names=tuple(data.class_names[label] for label in drawing.classes),
     )
-
-
-def _draw_samples(data: ClassImages, label: int, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    available = data.indices_of(label)
-    if count > len(available):
-        name = data.class_names[label]
-        raise DataError(
-            f"needs {count} images per class, {name!r} has {len(available)}",
-            "episode",
-            "ask for fewer shots or queries",
-        )
-    return rng.choice(available, count, replace=False)

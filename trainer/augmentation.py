@@ -1,0 +1,96 @@
+"""Augmentation of training pictures: new classes by symmetry, and small changes of single samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pmeta.codegen.errors import ConfigError
+from pmeta.trainer.config import AugmentationConfig
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What happens to the samples of T tasks, S samples of each class."""
+
+    symmetry: npt.NDArray[np.int64]  # (T, ways), number of one of the symmetries that make new classes
+    shift: npt.NDArray[np.int64]  # (T, ways, S, 2), rows and columns
+    warp: npt.NDArray[np.float32] | None  # (T, ways, S, 2, 2): target to source, about the middle; None: none
+
+
+class Augmentation:
+    """Draws changes and applies them to pictures of one size."""
+
+    def __init__(self, config: AugmentationConfig, shape: tuple[int, ...], device: torch.device) -> None:
+        """shape: of one sample. Raises ConfigError where samples are no pictures, or cannot be turned."""
+        self._config = config
+        self.active = config != AugmentationConfig()
+        if self.active:
+            if len(shape) != 3:
+                raise ConfigError("augments pictures only", "[augmentation]", "leave it out for this data set")
+            self._size = shape[1:]
+            self._symmetries = _symmetry_maps(self._size, config).to(device)
+
+    def draw(self, shape: tuple[int, int, int], rng: np.random.Generator) -> Changes:
+        """Changes for (T, ways, S) samples."""
+        config = self._config
+        symmetries = len(self._symmetries) if self.active else 1
+        return Changes(
+            symmetry=rng.integers(0, symmetries, shape[:2]),
+            shift=rng.integers(-config.shift, config.shift + 1, (*shape, 2)),
+            warp=_warps(config, shape, rng) if config.angle or config.zoom or config.shear else None,
+        )
+
+    def apply(self, raw: Tensor, changes: Changes) -> Tensor:
+        """(T, ways, S, C, H, W) uint8 → changed, uint8; float32 of the same range after a warp."""
+        if not self.active:
+            return raw
+        samples, channels, height, width = raw.shape[2:]
+        symmetry, shift = (torch.from_numpy(a).to(raw.device) for a in (changes.symmetry, changes.shift))
+        # Target pixel (r, c) shows source pixel symmetry(clamp((r, c) - shift)).
+        rows = (torch.arange(height, device=raw.device) - shift[..., :1]).clamp(0, height - 1)
+        columns = (torch.arange(width, device=raw.device) - shift[..., 1:]).clamp(0, width - 1)
+        pixels = (rows[..., :, None] * width + columns[..., None, :]).flatten(3)  # (T, ways, S, H·W)
+        maps = self._symmetries[symmetry][:, :, None].expand(-1, -1, samples, -1)
+        source = maps.gather(3, pixels)[:, :, :, None].expand(-1, -1, -1, channels, -1)
+        moved = raw.flatten(4).gather(4, source).reshape(raw.shape)
+        return moved if changes.warp is None else _warped(moved, torch.from_numpy(changes.warp).to(raw.device))
+
+
+def _warps(
+    config: AugmentationConfig, shape: tuple[int, int, int], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Turn · slant · size, each drawn evenly from its range."""
+    angle = np.deg2rad(rng.uniform(-config.angle, config.angle, shape))
+    slant = rng.uniform(-config.shear, config.shear, shape)
+    zoom = 1.0 / rng.uniform(1 - config.zoom, 1 + config.zoom, (*shape, 2))
+    cosine, sine, zero, one = np.cos(angle), np.sin(angle), np.zeros(shape), np.ones(shape)
+    turn = np.stack([cosine, -sine, sine, cosine], -1).reshape(*shape, 2, 2)
+    shear = np.stack([one, slant, zero, one], -1).reshape(*shape, 2, 2)
+    return np.asarray(turn @ shear * zoom[..., None, :], np.float32)
+
+
+def _warped(pictures: Tensor, warp: Tensor) -> Tensor:
+    """Bilinear, edges repeated; float32."""
+    flat = pictures.flatten(0, 2).float()
+    matrices = F.pad(warp.flatten(0, 2), (0, 1))  # no translation: shifts have been applied
+    grid = F.affine_grid(matrices, list(flat.shape), align_corners=False)
+    return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).reshape(pictures.shape)
+
+
+def _symmetry_maps(size: tuple[int, ...], config: AugmentationConfig) -> Tensor:
+    """(number of symmetries, H·W): where each pixel of the transformed picture comes from."""
+    height, width = size
+    if config.rotate_classes and height != width:
+        raise ConfigError(
+            f"pictures of {height}x{width} cannot be rotated", "[augmentation]", "set rotate_classes = false"
+        )
+    identity = torch.arange(height * width).reshape(height, width)
+    flips = [identity, identity.flip(1)] if config.flip_classes else [identity]
+    turns = range(4) if config.rotate_classes else range(1)
+    return torch.stack([torch.rot90(picture, turn).flatten() for picture in flips for turn in turns])

@@ -1,0 +1,1 @@
+"""The commands of pmeta-train, one file each. They import torch only when they compute."""

@@ -1,0 +1,105 @@
+"""What the commands share: where to compute, which data, progress bars."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from pmeta.codegen.errors import BuildError, ConfigError
+from pmeta.trainer.datasets.base import Dataset
+from pmeta.trainer.datasets.registry import dataset
+
+if TYPE_CHECKING:
+    import torch
+
+TEST_SEED = 10_000  # of test tasks, unless another is asked for
+CONFIGS = Path(__file__).parents[1] / "configs"
+console = Console(stderr=True)
+
+
+class Device(StrEnum):
+    """Where to compute; auto takes a CUDA GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class SplitName(StrEnum):
+    """Part of a data set; no class is in two of them."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute.")]
+SplitOption = Annotated[SplitName, typer.Option(help="Part of the data set to draw tasks from.")]
+PathOption = Annotated[Path | None, typer.Option(help="File or folder of the data; default: see pmeta-train datasets.")]
+DataOptions = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set, as [data] has it; repeatable."),
+]
+
+
+def torch_device(choice: Device) -> torch.device:
+    """The device to compute on. Raises BuildError without PyTorch, ConfigError without the GPU asked for."""
+    # Threads that spin while they wait are twenty times slower on a machine that is busy with other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        import torch
+    except ImportError as error:
+        raise BuildError(
+            "PyTorch is not installed", "pmeta-train", "run: pip install 'pmeta-toolchain[train]'"
+        ) from error
+    available = torch.cuda.is_available()
+    if choice is Device.CUDA and not available:
+        raise ConfigError("no CUDA GPU is available", "--device", "use --device cpu")
+    # Full float32: the device computes in it, and what is compared with it should too.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda" if available and choice is not Device.CPU else "cpu")
+
+
+def data_set(
+    name: str, path: Path | None, options: list[str] | None, defaults: dict[str, Any] | None = None
+) -> Dataset:
+    """The data set of the options --data, --path and --option; `defaults`: options of the same data set elsewhere."""
+    table = dict(defaults or {}) | {"name": name}
+    for text in options or ():
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"{text!r} has no '='", "--option", "write KEY=VALUE")
+        table[key] = _value(value)
+    if path is not None:
+        table["path"] = str(path)
+    return dataset(table, "command line", "--option ")
+
+
+def _value(text: str) -> Any:
+    """A TOML value, or else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+
+
+def config_path(path: Path) -> Path:
+    """`path`, or the shipped configuration of that name."""
+    shipped = CONFIGS / path
+    return shipped if not path.exists() and not path.is_absolute() and shipped.exists() else path
+
+
+def progress_bar() -> Progress:
+    """A bar with counts, times and a note."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=console,
+    )  # fmt: skip

@@ -1,0 +1,95 @@
+"""pmeta-train train: a configuration in, model.onnx out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pmeta.codegen.errors import ConfigError
+from pmeta.trainer.commands.common import Device, DeviceOption, config_path, console, progress_bar, torch_device
+from pmeta.trainer.config import Config, config_from_dict, load_config
+
+if TYPE_CHECKING:
+    from pmeta.codegen.adaptation import Model
+    from pmeta.trainer.training import Progress, Training
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="TOML file, or the name of a shipped one.")],
+    out: Annotated[Path, typer.Option(help="Where to write the model.")],
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Checkpoint and logs go here; default: runs/ and the configuration's name.")
+    ] = None,
+    path: Annotated[Path | None, typer.Option(help="Where the data are, instead of the configuration's path.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the run directory's checkpoint.")] = False,
+    iterations: Annotated[int | None, typer.Option(help="Instead of the configuration's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the configuration's.")] = None,
+    device: DeviceOption = Device.AUTO,
+) -> None:
+    """Train on the configuration's data set and export the model that validated best."""
+    torch_on = torch_device(device)
+    from pmeta.codegen.modelfile import save_model
+    from pmeta.trainer.training import Training
+
+    if not out.parent.is_dir():
+        raise ConfigError("its folder does not exist", str(out), "create it, or choose another --out")
+    if out.exists() and not out.is_file():
+        raise ConfigError("is no file", str(out), "choose another --out")
+    settings = _with_overrides(load_config(config_path(config)), iterations, seed, path)
+    run_dir = run_dir or Path("runs") / config.stem
+    with console.status(f"reading {settings.data.name}"):
+        training = Training(settings, settings.data.load("train"), settings.data.load("val"), run_dir, torch_on)
+    if resume:
+        training.resume()
+    elif training.checkpoint_path.exists():
+        raise ConfigError(
+            "already holds a training", str(run_dir), "add --resume to continue it, or choose another --run-dir"
+        )
+    save_model(run(training), out)
+    console.print(f"{out}: the model of the best validation, ready for pmeta-gen", markup=False, soft_wrap=True)
+
+
+def _with_overrides(config: Config, iterations: int | None, seed: int | None, path: Path | None) -> Config:
+    training = config.training
+    changed = replace(
+        training,
+        iterations=training.iterations if iterations is None else iterations,
+        seed=training.seed if seed is None else seed,
+    )
+    checked = config_from_dict(replace(config, training=changed).as_dict(), "command line")
+    return replace(checked, data=replace(config.data, path=path or config.data.path))
+
+
+def run(training: Training) -> Model:
+    """Train under a progress bar."""
+    import torch
+
+    with progress_bar() as progress:
+        total = training.config.training.iterations
+        bar = progress.add_task("training", total=total, completed=training.iteration, note="")
+
+        def show(state: Progress) -> None:
+            note = f"loss {state.report.loss:.3f}"
+            if state.validation is not None:
+                note += f", validation {100 * state.validation.after:.1f} % (best {100 * state.best:.1f} %)"
+            progress.update(bar, completed=state.iteration, note=note)
+
+        try:
+            return training.run(show)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+                raise
+            todo = "lower training.tasks_per_batch, network.width or method.steps"
+            raise ConfigError("needs more memory than there is", "training", todo) from error
+        except KeyboardInterrupt:
+            progress.stop()
+            console.print(
+                f"stopped after iteration {training.iteration}, saved in {training.checkpoint_path}: "
+                "run the same command with --resume to continue",
+                markup=False,
+                soft_wrap=True,
+            )
+            raise

@@ -1,0 +1,141 @@
+"""Omniglot (Lake et al., 2015): 1,623 handwritten characters of 50 alphabets, 20 drawings each.
+
+Read from the public `images_background.zip` and `images_evaluation.zip`, or from the folders they unpack to:
+alphabet/character/drawing.png, black ink on white. An alphabet lies in one split.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pmeta.codegen.errors import ConfigError, DataError
+from pmeta.codegen.files import read_file
+from pmeta.trainer.datasets.base import Background, ClassSamples, Dataset, Split
+
+ALPHABETS = {"background": 30, "evaluation": 20}
+CHARACTERS = {"background": 964, "evaluation": 659}
+DRAWINGS = 20  # of each character
+SIDE = 105  # pixels, as scanned
+MAX_PNG_BYTES = 1 << 16
+PARTS_OF_NAME = 3  # alphabet/character/drawing.png
+
+Part = Literal["background", "evaluation"]
+Drawings = dict[tuple[str, str], dict[str, bytes]]  # (alphabet, character) → PNG files by name
+
+
+@dataclass(frozen=True)
+class Omniglot(Dataset):
+    """Whole alphabets train, validate and test; pictures are turned to 255 = ink on 0 and averaged to `size` pixels."""
+
+    name: ClassVar[str] = "omniglot"
+    title: ClassVar[str] = "1,623 handwritten characters of 50 alphabets, grey"
+    how_to_get: ClassVar[str] = (
+        "put images_background.zip and images_evaluation.zip of github.com/brendenlake/omniglot into data/omniglot"
+    )
+    licence: ClassVar[str] = "MIT"
+    background: ClassVar[Background | None] = "dark"
+
+    size: int = 28  # pixels per side
+    validation: tuple[str, ...] = ("Gujarati", "Hebrew")  # background alphabets to validate on
+    held_back: tuple[str, ...] = ("Balinese", "Japanese_(hiragana)")  # background alphabets kept from training
+    test: Literal["evaluation", "held-back"] = "evaluation"  # what the test split is
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= SIDE:
+            raise ValueError(f"size is {self.size}, but must be 1 to {SIDE}")
+
+    def load(self, split: Split) -> ClassSamples:
+        """train: what is left of the background set; val: `validation`; test: the evaluation set, or `held_back`."""
+        folder = self.located()
+        if split == "test" and self.test == "evaluation":
+            return self._samples(_drawings(_source(folder, "evaluation", self.how_to_get), "evaluation"))
+        drawings = _drawings(_source(folder, "background", self.how_to_get), "background")
+        return self._samples({key: drawings[key] for key in drawings if key[0] in self._alphabets(split, drawings)})
+
+    def _alphabets(self, split: Split, drawings: Drawings) -> set[str]:
+        """The background alphabets of a split."""
+        present = {alphabet for alphabet, _ in drawings}
+        apart = {"val": set(self.validation), "test": set(self.held_back)}
+        unknown = sorted((apart["val"] | apart["test"]) - present)
+        if unknown:
+            todo = f"use some of {', '.join(sorted(present))}"
+            raise ConfigError(f"has no alphabet '{unknown[0]}'", "data set 'omniglot'", todo)
+        chosen = apart.get(split, present - apart["val"] - apart["test"])
+        if not chosen:
+            raise self.no_split(split)
+        return chosen
+
+    def _samples(self, drawings: Drawings) -> ClassSamples:
+        chosen = sorted(drawings)
+        pictures = [_picture(png, name, self.size) for key in chosen for name, png in sorted(drawings[key].items())]
+        return ClassSamples(
+            samples=np.stack(pictures)[:, None],
+            labels=np.repeat(np.arange(len(chosen), dtype=np.int64), DRAWINGS),
+            class_names=tuple(f"{alphabet}/{character}" for alphabet, character in chosen),
+        )
+
+
+def _source(folder: Path, part: Part, how_to_get: str) -> Path:
+    """The zip or folder of a part."""
+    names = (f"images_{part}.zip", f"images_{part}")
+    found = [place for place in (folder / names[0], folder / names[1]) if place.exists()]
+    if found or folder.name in names:
+        return found[0] if found else folder
+    raise DataError(f"the {part} set is missing", str(folder / names[0]), how_to_get)
+
+
+def _drawings(source: Path, part: Part) -> Drawings:
+    """All drawings of a part, checked to be complete."""
+    drawings: Drawings = {}
+    for name, png in _files(source):
+        alphabet, character, drawing = name.split("/")[-PARTS_OF_NAME:]
+        drawings.setdefault((alphabet, character), {})[drawing] = png
+    found = (len({alphabet for alphabet, _ in drawings}), len(drawings))
+    expected = (ALPHABETS[part], CHARACTERS[part])
+    if found != expected:
+        what = f"has {found[0]} alphabets with {found[1]} characters, not {expected[0]} with {expected[1]}"
+        raise DataError(what, str(source), "download it again")
+    short = next((key for key, files in drawings.items() if len(files) != DRAWINGS), None)
+    if short is not None:
+        what = f"{'/'.join(short)} has {len(drawings[short])} drawings, not {DRAWINGS}"
+        raise DataError(what, str(source), "download it again")
+    return drawings
+
+
+def _files(source: Path) -> Iterator[tuple[str, bytes]]:
+    try:
+        if source.is_dir():
+            for path in sorted(source.glob("*/*/*.png")):
+                yield "/".join(path.parts[-PARTS_OF_NAME:]), read_file(path, MAX_PNG_BYTES)
+            return
+        with zipfile.ZipFile(source) as archive:
+            for info in archive.infolist():
+                if info.filename.endswith(".png") and info.filename.count("/") >= PARTS_OF_NAME - 1:
+                    if info.file_size > MAX_PNG_BYTES:
+                        raise DataError(f"{info.filename} is too large", str(source), "download it again")
+                    yield info.filename, archive.read(info)
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise DataError("is damaged", str(source), "download it again") from error
+
+
+def _picture(png: bytes, name: str, size: int) -> NDArray[np.uint8]:
+    """(size, size), 255 = ink."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            if image.size != (SIDE, SIDE):
+                raise DataError(f"is {image.size}, not {SIDE}x{SIDE} pixels", name, "download Omniglot again")
+            small = image.convert("L").resize((size, size), Image.Resampling.BOX)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError("is no readable picture", name, "download Omniglot again") from error
+    return np.asarray(255 - np.asarray(small), np.uint8)

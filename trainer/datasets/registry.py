@@ -1,0 +1,37 @@
+"""All data sets by name, and a data set from its name and options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pmeta.codegen.errors import ConfigError
+from pmeta.trainer.datasets.base import Dataset
+from pmeta.trainer.datasets.icons import Icons
+from pmeta.trainer.datasets.omniglot import Omniglot
+from pmeta.trainer.settings import nearest, section
+
+DATASETS: dict[str, type[Dataset]] = {cls.name: cls for cls in (Icons, Omniglot)}
+
+
+def dataset(options: Mapping[str, Any], where: str, prefix: str = "data.") -> Dataset:
+    """The data set that `options` describes: its `name`, and values for its fields. Raises ConfigError.
+
+    where: the source of the options, for errors. prefix: of their dotted names there.
+    """
+    name = options.get("name", Icons.name)
+    if name not in DATASETS:
+        raise ConfigError(f"unknown {prefix}name {name!r}", where, nearest(str(name), sorted(DATASETS), ""))
+    fields = {key: value for key, value in options.items() if key != "name"}
+    try:
+        made: Dataset = section(DATASETS[name], fields, where, prefix)
+    except ValueError as error:  # of the data set's own checks
+        raise ConfigError(f"{prefix}{error}", where, "correct it") from error
+    return made
+
+
+def options_of(data: Dataset) -> dict[str, Any]:
+    """What `dataset` makes `data` from, but for its place, which is another on every machine."""
+    plain = {"name": data.name} | vars(data)
+    del plain["path"]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
