@@ -39,11 +39,21 @@ def test_a_difference_is_one(output: str, equal: bool) -> None:
     assert result.equal == equal
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("stack", "used", "as_predicted"),
+    [(None, None, True), (400, 400, True), (400, 401, False), (400, 0, False), (400, None, False), (None, 300, False)],
+)
+def test_a_stack_without_a_bound_or_a_run_is_wrong(stack: int | None, used: int | None, as_predicted: bool) -> None:
+    assert Linked(8, 8, stack, used, "").as_predicted == as_predicted
+    assert not Linked(8, 9, stack, used, "").as_predicted
+
+
 @pytest.mark.slow
 @pytest.mark.emulated
 @pytest.mark.parametrize("title", CASES)
-def test_predicted_isfigures_in(title: str, platformio, tmp_path: Path) -> None:
+def test_predicted_is_linked_and_no_stack_exceeds_its_bound(title: str, platformio, tmp_path: Path) -> None:
     results = measure(CASES[title], tmp_path, platformio)
     assert set(results) == set(BOARDS)
-    assert all(result.equal for result in results.values()), results
-    assert all(results[board].stack is not None for board in BOARDS if board != "native"), results
+    assert all(result.as_predicted for result in results.values()), results
+    assert all(results[board].used is not None for board in BOARDS if board != "native"), results
