@@ -172,7 +172,7 @@ def _print_summary(project: Project, out: Path) -> None:
     console.print(summary_table(project.plan, project.manifest, project.boards))
     if project.fitted.given_up:
         given_up = "; ".join(project.fitted.given_up)
-        console.print(f"Given up  for {project.fitted.saved:,} B: {given_up}", markup=False, highlight=False)
+        console.print(f"Given up  {given_up}; that saves {project.fitted.saved:,} B", markup=False, highlight=False)
     console.print(f"Project   {out}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report    {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     console.print(

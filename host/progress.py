@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import mean, stdev
-from types import TracebackType
 from typing import Any
 
 import numpy.typing as npt
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pmeta.codegen.errors import printable
+from pmeta.codegen.progress import NamedBars
 from pmeta.codegen.report.text import count_text
 from pmeta.codegen.taskfile import Task
 from pmeta.host.events import Event, Phase, QueryDone, Resumed, SampleDone, SampleKept, StepDone
@@ -25,61 +24,38 @@ MAX_NUMBERS = 3  # of a target or of outputs that the query table shows
 PHASES: tuple[Phase, ...] = ("before", "after")
 
 
-class TaskProgress:
+class TaskProgress(NamedBars):
     """One bar per step over its support samples, and one for the queries before and after.
 
     brief: the bars vanish when the task is done.
     """
 
     def __init__(self, console: Console, task: Task, brief: bool) -> None:
+        super().__init__(console, transient=brief, hidden=brief and not console.is_terminal)  # else a line would stay
         self._task = task
-        self._bars: dict[str, TaskID] = {}
+        self._console = console
         self._losses: list[float] = []
-        self._progress = Progress(
-            TextColumn("{task.description:<15}"),
-            BarColumn(bar_width=15),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[note]}"),
-            console=console,
-            transient=brief,
-            disable=brief and not console.is_terminal,  # else an empty line would stay
-        )
-
-    def __enter__(self) -> TaskProgress:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def show(self, event: Event, verdict: str = "") -> None:
         """Advances the event's bar; `verdict` is what comparing with the simulator gave."""
         match event:
             case QueryDone():
-                self._step_bar(f"queries {event.phase}", len(self._task.query_x), event.index, verdict)
+                self.advance(f"queries {event.phase}", event.index + 1, len(self._task.query_x), verdict)
             case SampleDone():
                 self._losses = [*self._losses[: event.index], float(event.loss)]
-                self._step_bar(f"step {event.step}", len(self._task.support_x), event.index, self._mean_loss())
+                self.advance(f"step {event.step}", event.index + 1, len(self._task.support_x), self._mean_loss())
             case StepDone():
                 note = f"{self._mean_loss()}  {verdict}"
-                self._progress.update(self._bars[f"step {event.step}"], note=note)
+                self.advance(f"step {event.step}", len(self._task.support_x), len(self._task.support_x), note)
             case SampleKept():
-                self._step_bar("support set", len(self._task.support_x), event.index, "")
+                self.advance("support set", event.index + 1, len(self._task.support_x))
             case Resumed():
                 at = f"step {event.step}, sample {event.samples}"
-                self._progress.console.print(f"[yellow]the device lost the session; going on from {at}[/yellow]")
+                self._console.print(f"[yellow]the device lost the session; going on from {at}[/yellow]")
 
     def _mean_loss(self) -> str:
         loss = sum(self._losses) / len(self._losses)
         return f"loss {loss:.4f}" if abs(loss) < 1e4 else f"loss {loss:.2e}"  # 1e36 where a step size is too large
-
-    def _step_bar(self, name: str, total: int, index: int, note: str) -> None:
-        if name not in self._bars:
-            self._bars[name] = self._progress.add_task(name, total=total, note="")
-        self._progress.update(self._bars[name], completed=index + 1, note=note)
 
 
 def print_result(console: Console, result: TaskResult) -> None:

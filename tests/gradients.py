@@ -26,7 +26,8 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.operators import Clip, HardSwish, LeakyRelu, MaxPool, Relu
 from pmeta.codegen.targets import targets_of
 from pmeta.host.simulator import Simulator
-from tests.reference.torch_adaptation import NOISE, Decisions, SampleGradients, Weights, decode, sample_gradients
+from tests.reference.noise import NOISE
+from tests.reference.torch_adaptation import Decisions, SampleGradients, Weights, decode, sample_gradients
 
 REPEATS = 3  # with noise
 MARGIN = 4

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape, Slicing
+from pmeta.codegen.graph import Shape
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators.pooling import Pooling
 from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
 
@@ -17,18 +17,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AveragePool(Node):
+class AveragePool(Pooling):
     """y = the sum of the window's taps inside the input ÷ their number, or ÷ all taps where the padding counts."""
 
-    slicing: ClassVar[Slicing] = Slicing.MEMBER
-
-    window: Window
     count_include_pad: bool
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 3:
-            raise ModelError(f"needs a (C, H, W) input, got {input_shape}", f"node '{self.name}'", "reshape before it")
-        return (input_shape[0], *self.window.pooled_size(input_shape[1:], self.name))
 
     def forward_macs(self, input_shape: Shape) -> int:
         return prod(self.output_shape(input_shape)) * prod(self.window.kernel)
@@ -46,17 +38,7 @@ class AveragePool(Node):
         return OnnxNode("AveragePool", self.name, (self.input,), (self.output,), attributes, {})
 
     def shape_constants(self, input_shape: Shape) -> ShapeConstants:
-        channels, height, width = input_shape
-        _, out_height, out_width = self.output_shape(input_shape)
-        fields = {
-            "channels": channels,
-            "in_h": height,
-            "in_w": width,
-            "out_h": out_height,
-            "out_w": out_width,
-            **self.window.constants(),
-            "count_include_pad": int(self.count_include_pad),
-        }
+        fields = {**self.constants(input_shape), "count_include_pad": int(self.count_include_pad)}
         return ShapeConstants("pmeta_average_pool_shape", fields)
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:

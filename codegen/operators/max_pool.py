@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from pmeta.codegen.errors import ModelError
-from pmeta.codegen.graph import Node, Shape, Slicing
+from pmeta.codegen.graph import Shape
 from pmeta.codegen.onnx_node import OnnxNode
+from pmeta.codegen.operators.pooling import Pooling
 from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.program import Buffer, Role, ShapeConstants
 
@@ -17,17 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class MaxPool(Node):
+class MaxPool(Pooling):
     """y = the first largest x of the window in row-major order; taps outside the input do not take part."""
-
-    slicing: ClassVar[Slicing] = Slicing.MEMBER
-
-    window: Window
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 3:
-            raise ModelError(f"needs a (C, H, W) input, got {input_shape}", f"node '{self.name}'", "reshape before it")
-        return (input_shape[0], *self.window.pooled_size(input_shape[1:], self.name))
 
     @property
     def taps(self) -> int:
@@ -52,17 +43,7 @@ class MaxPool(Node):
         return max(1, (self.taps - 1).bit_length())
 
     def shape_constants(self, input_shape: Shape) -> ShapeConstants:
-        channels, height, width = input_shape
-        _, out_height, out_width = self.output_shape(input_shape)
-        fields = {
-            "channels": channels,
-            "in_h": height,
-            "in_w": width,
-            "out_h": out_height,
-            "out_w": out_width,
-            **self.window.constants(),
-            "tap_bits": self.tap_bits,
-        }
+        fields = {**self.constants(input_shape), "tap_bits": self.tap_bits}
         return ShapeConstants("pmeta_max_pool_shape", fields)
 
     def lower_forward(self, low: Lowering, x: Buffer) -> Buffer:

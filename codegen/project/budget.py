@@ -75,7 +75,7 @@ def fitted(plan: Plan, limit: Limit | None, allow: frozenset[Loss], on_progress:
     if limit is None or limit.need(plan) <= limit.bytes:
         return Fitted(plan)
     need = limit.need(plan)
-    slower = _tightest(plan.model)
+    slower = _tightest(plan.model) if _attends(plan.model) else plan
     if limit.need(slower) <= limit.bytes:
         return Fitted(slower, tuple(_time(slower)), need - limit.need(slower))
     search = _Search(plan.model, limit, on_progress)

@@ -44,7 +44,7 @@ def check_fit(plan: Plan, boards: Sequence[Board], support: Support = STREAMED) 
         raise FitError(what, f"model '{plan.graph.name}'", "use a smaller network")
     if plan.arena_bytes > MAX_ARENA_BYTES:
         what = f"needs an arena of {plan.arena_bytes:,} bytes, at most {MAX_ARENA_BYTES:,} are possible"
-        raise FitError(what, f"model '{plan.graph.name}'", "let fewer layers learn, or use a smaller network")
+        raise FitError(what, f"model '{plan.graph.name}'", "let fewer layers learn, or pass a smaller --batch")
     for board in boards:
         if board.kind == "native":
             continue

@@ -1,23 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_math.h"
 
+#include "pmeta_bits.h"
 #include "pmeta_numerics.h"
-
-#include <string.h>
-
-static float float_from_bits(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
-
-static uint32_t bits_from_float(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
 
 float pmeta_lanes_total(const pmeta_lanes *lanes)
 {
@@ -51,7 +36,7 @@ float pmeta_exp(float x)
         return x;
     }
     if (x > 0x1.62e42ep+6f) {
-        return float_from_bits(0x7f800000u);
+        return pmeta_float_from_bits(0x7f800000u);
     }
     if (x < -0x1.9fe368p+6f) {
         return 0.0f;
@@ -67,18 +52,18 @@ float pmeta_exp(float x)
     /* Two factors, because 2^n itself may overflow or be subnormal. */
     const int32_t exponent = (int32_t)n;
     const int32_t half = (exponent >= 0) ? exponent / 2 : -((1 - exponent) / 2);
-    const float first = float_from_bits((uint32_t)(half + 127) << 23);
-    const float second = float_from_bits((uint32_t)(exponent - half + 127) << 23);
+    const float first = pmeta_float_from_bits((uint32_t)(half + 127) << 23);
+    const float second = pmeta_float_from_bits((uint32_t)(exponent - half + 127) << 23);
     return (y * first) * second;
 }
 
 float pmeta_log(float x)
 {
     if (x != x || x < 0.0f) {
-        return float_from_bits(0x7fc00000u);
+        return pmeta_float_from_bits(0x7fc00000u);
     }
     if (x == 0.0f) {
-        return float_from_bits(0xff800000u);
+        return pmeta_float_from_bits(0xff800000u);
     }
     if (x > 0x1.fffffep+127f) {
         return x;
@@ -88,10 +73,10 @@ float pmeta_log(float x)
         x = x * 0x1p+23f;
         exponent = -23;
     }
-    const int32_t bits = (int32_t)bits_from_float(x);
+    const int32_t bits = (int32_t)pmeta_bits_from_float(x);
     const int32_t offset = bits - 0x3f3504f3; /* of the square root of one half */
     const int32_t e = (offset >= 0) ? offset / 0x800000 : -((0x7fffff - offset) / 0x800000);
-    const float m = float_from_bits((uint32_t)(bits - e * 0x800000));
+    const float m = pmeta_float_from_bits((uint32_t)(bits - e * 0x800000));
     exponent += e;
     const float f = m - 1.0f;
     float q = 0x1.1b4be2p-4f;

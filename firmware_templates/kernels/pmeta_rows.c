@@ -1,23 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_rows.h"
 
+#include "pmeta_bits.h"
 #include "pmeta_numerics.h"
 
 #include <string.h>
-
-static uint32_t bits_of(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    return bits;
-}
-
-static float float_of(uint32_t bits)
-{
-    float x;
-    memcpy(&x, &bits, sizeof x);
-    return x;
-}
 
 /* value without its lowest `shift` bits, rounded half to even; the carry may reach the exponent, as it should. */
 static uint32_t rounded(uint32_t value, uint32_t shift)
@@ -30,7 +17,7 @@ static uint32_t rounded(uint32_t value, uint32_t shift)
 
 static pmeta_float16 float16_of(float x)
 {
-    const uint32_t bits = bits_of(x);
+    const uint32_t bits = pmeta_bits_from_float(x);
     const uint32_t sign = bits >> 16 & 0x8000u;
     const uint32_t magnitude = bits & 0x7fffffffu;
     uint32_t half;
@@ -53,10 +40,10 @@ static float float_of_float16(pmeta_float16 half)
     const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
     const uint32_t magnitude = half & 0x7fffu;
     if (magnitude < 0x400u) {
-        return float_of(sign | bits_of((float)magnitude * 0x1p-24f)); /* exact */
+        return pmeta_float_from_bits(sign | pmeta_bits_from_float((float)magnitude * 0x1p-24f)); /* exact */
     }
     const uint32_t bits = magnitude << 13;
-    return float_of(sign | ((magnitude < 0x7c00u) ? bits + 0x38000000u : bits | 0x7f800000u));
+    return pmeta_float_from_bits(sign | ((magnitude < 0x7c00u) ? bits + 0x38000000u : bits | 0x7f800000u));
 }
 
 static int32_t int8_row_bytes(int32_t size)

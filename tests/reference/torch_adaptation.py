@@ -2,14 +2,13 @@
 
 It makes a model's discrete decisions itself (which channels attention keeps, where a ReLU passes, which pixel wins
 a pooling window), or follows decisions it is given, so that the smooth rest can be compared closely. How closely, it
-tells, too: with `noise` every intermediate result, forward and backward, is a little off, at random (`perturbed`).
+tells, too: with `noise` every intermediate result, forward and backward, is a little off, at random.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +36,9 @@ from pmeta.codegen.operators import (
     Tanh,
 )
 from pmeta.codegen.targets import Target, targets_of
+from tests.reference.noise import Noise, NoisyNormalization, perturbed
 
 Weights = dict[str, Tensor]
-Noise = torch.Generator | None  # None: none
-
-NOISE = 2.0**-20  # relative; a rounding of float32 is at most 2⁻²⁴
 
 
 @dataclass
@@ -141,31 +138,6 @@ def _learned(model: Model, step: int) -> Iterator[tuple[Node, str, str]]:
                 yield layer, name, part
 
 
-# --- noise ---------------------------------------------------------------------------------------------------
-
-
-class _Perturbed(torch.autograd.Function):
-    """x·(1 ± NOISE), each sign drawn for itself; the gradient likewise, with signs of its own."""
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, noise: torch.Generator) -> Tensor:
-        context.noise = noise
-        return x * _near_one(x, noise)
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] * _near_one(gradients[0], context.noise), None
-
-
-def _near_one(x: Tensor, noise: torch.Generator) -> Tensor:
-    return 1 + NOISE * (2 * torch.randint(2, x.shape, generator=noise, dtype=x.dtype) - 1)
-
-
-def perturbed(x: Tensor, noise: Noise) -> Tensor:
-    """What a rounding may make of x, exaggerated; x itself without noise."""
-    return x if noise is None else _Perturbed.apply(x, noise)
-
-
 # --- forward -------------------------------------------------------------------------------------------------
 
 
@@ -248,34 +220,10 @@ def _normalized(x: Tensor, groups: int, epsilon: float, noise: Noise) -> Tensor:
     """x̂ of (N, C, ...). (F.group_norm would refuse groups of one element.)"""
     grouped = x.reshape(x.shape[0], groups, -1)
     if noise is not None:
-        x_hat: Tensor = _NoisyNormalization.apply(grouped, epsilon, noise)
+        x_hat: Tensor = NoisyNormalization.apply(grouped, epsilon, noise)
         return x_hat.reshape(x.shape)
     d = grouped - grouped.mean(2, keepdim=True)
     return (d / ((d * d).mean(2, keepdim=True) + epsilon).sqrt()).reshape(x.shape)
-
-
-class _NoisyNormalization(torch.autograd.Function):
-    """x̂ of (N, groups, M), each step off at random.
-
-    The backward pass takes the contract's steps: autograd subtracts means last, so that its gradient sums to zero
-    however wrong x̂ is, and would not tell how far the contract's may be from that.
-    """
-
-    @staticmethod
-    def forward(context: Any, x: Tensor, epsilon: float, noise: torch.Generator) -> Tensor:
-        def near(value: Tensor) -> Tensor:
-            return value * _near_one(value, noise)
-
-        d = near(x - near(x.mean(2, keepdim=True)))
-        rstd = near(1 / (near((near(d) * near(d)).mean(2, keepdim=True)) + epsilon).sqrt())
-        context.x_hat, context.rstd, context.near = near(d) * rstd, rstd, near
-        return context.x_hat
-
-    @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        g, x_hat, near = gradients[0], context.x_hat, context.near
-        a, b = near(g.mean(2, keepdim=True)), near(near(g * x_hat).mean(2, keepdim=True))
-        return near((near(g - a) - near(x_hat * b)) * context.rstd), None, None
 
 
 def _with_slope(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
