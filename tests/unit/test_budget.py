@@ -149,7 +149,7 @@ def test_storage_from_the_command_line(tmp_path: Path) -> None:
     assert (answer["given_up"], answer["saved_bytes"]) == ([], 0)
     assert load_model(tmp_path / "out" / "model.onnx").adaptation.storage == Storage("int8", "float16")
     done = CliRunner().invoke(app, [*arguments, "--ram", "30K", "--allow", "store,layers"])
-    assert re.search(r"Given up  .*; that\s+saves\s+[\d,]+\s+B", done.stdout, re.DOTALL)
+    assert re.search(r"Given up  .*;\s+that\s+saves\s+[\d,]+\s+B", done.stdout, re.DOTALL)
 
 
 @pytest.mark.parametrize(
