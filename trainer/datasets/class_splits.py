@@ -1,0 +1,30 @@
+"""Divides the classes of a user's own data into meta-training, validation and test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from pmeta.codegen.errors import ConfigError
+from pmeta.trainer.datasets.base import SPLITS, Split
+
+DEFAULT_SHARES: Final = (0.64, 0.16, 0.2)  # as in MiniImageNet
+_SEED: Final = 2022
+
+
+def check_shares(shares: Sequence[float], where: str) -> None:
+    """Raises ConfigError unless these are three shares, of train, val and test, that add up to 1."""
+    if len(shares) != len(SPLITS) or min(shares) < 0 or not math.isclose(sum(shares), 1):
+        what = f"'shares' is {list(shares)}, expected three numbers (train, val, test) that add up to 1"
+        raise ConfigError(what, where, "write it as [0.64, 0.16, 0.2], or [0, 0, 1] to test on all classes")
+
+
+def classes_of(split: Split, class_count: int, shares: Sequence[float]) -> list[int]:
+    """Returns the classes of one split, ascending: the same at every call, no class in two splits."""
+    shuffled = np.random.default_rng(_SEED).permutation(class_count)
+    ends = [0, *(round(class_count * sum(shares[: index + 1])) for index in range(len(SPLITS)))]
+    index = SPLITS.index(split)
+    return sorted(shuffled[ends[index] : ends[index + 1]].tolist())
