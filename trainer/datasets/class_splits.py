@@ -8,18 +8,16 @@ from typing import Final
 
 import numpy as np
 
-from pmeta.codegen.errors import ConfigError
 from pmeta.trainer.datasets.base import SPLITS, Split
 
 DEFAULT_SHARES: Final = (0.64, 0.16, 0.2)  # as in MiniImageNet
 _SEED: Final = 2022
 
 
-def check_shares(shares: Sequence[float], where: str) -> None:
-    """Raises ConfigError unless these are three shares, of train, val and test, that add up to 1."""
+def check_shares(shares: Sequence[float]) -> None:
+    """Raises ValueError unless these are three shares, of train, val and test, that add up to 1."""
     if len(shares) != len(SPLITS) or min(shares) < 0 or not math.isclose(sum(shares), 1):
-        what = f"'shares' is {list(shares)}, expected three numbers (train, val, test) that add up to 1"
-        raise ConfigError(what, where, "write it as [0.64, 0.16, 0.2], or [0, 0, 1] to test on all classes")
+        raise ValueError(f"shares is {list(shares)}, but must be three numbers (train, val, test) that add up to 1")
 
 
 def classes_of(split: Split, class_count: int, shares: Sequence[float]) -> list[int]:

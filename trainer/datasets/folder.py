@@ -32,8 +32,8 @@ class Folder(Dataset):
     shares: tuple[float, ...] = DEFAULT_SHARES  # of the classes that train, validate and test; for PATH/CLASS/*
 
     def __post_init__(self) -> None:
-        check_shares(self.shares, f"data set '{self.name}'")
-        check_size(self.size, f"data set '{self.name}'")
+        check_shares(self.shares)
+        check_size(self.size)
 
     def places(self) -> Iterator[Path]:
         """`path` alone."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from pmeta.codegen.errors import ConfigError, DataError
+from pmeta.codegen.errors import DataError
 from pmeta.trainer.datasets.base import ClassSamples
 from pmeta.trainer.datasets.cache import cached, entry_of
 
@@ -139,7 +139,7 @@ def _inside(box: Box, image_size: tuple[int, int]) -> tuple[int, int, int, int]:
     return left, top, min(max(right, left + 1), width), min(max(bottom, top + 1), height)
 
 
-def check_size(size: int, where: str) -> None:
-    """Raises ConfigError unless `size` is a sensible number of pixels per side."""
+def check_size(size: int) -> None:
+    """Raises ValueError unless `size` is a sensible number of pixels per side."""
     if not 1 <= size <= MAX_SIZE:
-        raise ConfigError(f"'size' is {size}, expected 1 to {MAX_SIZE} pixels", where, "correct it")
+        raise ValueError(f"size is {size}, but must be 1 to {MAX_SIZE} pixels")

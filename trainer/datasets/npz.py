@@ -39,7 +39,7 @@ class Npz(Dataset):
     shares: tuple[float, ...] = DEFAULT_SHARES  # of the classes that train, validate and test
 
     def __post_init__(self) -> None:
-        check_shares(self.shares, f"data set '{self.name}'")
+        check_shares(self.shares)
 
     def places(self) -> Iterator[Path]:
         """`path` alone."""

@@ -6,12 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from pmeta.codegen.errors import ConfigError
+from pmeta.trainer.datasets.animal_mnist import AnimalMnist
 from pmeta.trainer.datasets.base import Dataset
+from pmeta.trainer.datasets.fashion_mnist import FashionMnist
+from pmeta.trainer.datasets.folder import Folder
 from pmeta.trainer.datasets.icons import Icons
+from pmeta.trainer.datasets.npz import Npz
 from pmeta.trainer.datasets.omniglot import Omniglot
 from pmeta.trainer.settings import nearest, section
 
-DATASETS: dict[str, type[Dataset]] = {cls.name: cls for cls in (Icons, Omniglot)}
+_CLASSES: tuple[type[Dataset], ...] = (
+    Icons,
+    Omniglot,
+    FashionMnist,
+    AnimalMnist,
+    Folder,
+    Npz,
+)
+DATASETS: dict[str, type[Dataset]] = {cls.name: cls for cls in _CLASSES}
 
 
 def dataset(options: Mapping[str, Any], where: str, prefix: str = "data.") -> Dataset:
