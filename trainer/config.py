@@ -23,12 +23,12 @@ from pmeta.trainer.settings import nearest, section
 
 # What distinguishes the methods: everything else is common code.
 METHODS: dict[str, dict[str, Any]] = {
-    "maml": {"layers": "all", "learn_alpha": False, "penalty": 0.0, "attention": "none"},
-    "anil": {"layers": "last", "learn_alpha": False, "penalty": 0.0, "attention": "none"},
-    "boil": {"layers": "body", "learn_alpha": False, "penalty": 0.0, "attention": "none"},
-    "maml++": {"layers": "all", "learn_alpha": True, "penalty": 0.0, "attention": "none"},
-    "p-meta-3.2": {"layers": "all", "learn_alpha": True, "penalty": 3.0, "attention": "none"},
-    "p-meta-3.2+3.3": {"layers": "all", "learn_alpha": True, "penalty": 3.0, "attention": "both"},
+    "maml": {"layers": "all", "learn_alpha": False, "penalty": 0.0, "channel_alpha": False, "attention": "none"},
+    "anil": {"layers": "last", "learn_alpha": False, "penalty": 0.0, "channel_alpha": False, "attention": "none"},
+    "boil": {"layers": "body", "learn_alpha": False, "penalty": 0.0, "channel_alpha": False, "attention": "none"},
+    "maml++": {"layers": "all", "learn_alpha": True, "penalty": 0.0, "channel_alpha": False, "attention": "none"},
+    "p-meta-3.2": {"layers": "all", "learn_alpha": True, "penalty": 3.0, "channel_alpha": False, "attention": "none"},
+    "p-meta-3.2+3.3": {"layers": "all", "learn_alpha": True, "penalty": 3.0, "channel_alpha": False, "attention": "both"},
 }
 
 # Far above what is of use; a slip of the keyboard must not ask for all memory there is.
@@ -82,6 +82,7 @@ class MethodConfig:
     layers: Literal["all", "last", "body"] | None = None  # which learn: body is all but the last
     learn_alpha: bool | None = None
     penalty: float | None = None  # λ of Eq. 9, with m normalized to sum to 1 over the layers
+    channel_alpha: bool | None = None  # α^Ch: learned step sizes per input and output channel, factors of α
     attention: Literal["none", "forward", "backward", "both"] | None = None  # on all layers but the last
     rho_fw: int = 300  # clip ratio ρ of forward attention, thousandths
     rho_bw: int = 0

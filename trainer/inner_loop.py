@@ -1,7 +1,7 @@
 """The inner loop: K gradient steps on the support set, driven by a table of step sizes.
 
 MAML, ANIL, BOIL, MAML++ and both p-Metas are settings of this one function: the table α is fixed or learned, dense
-or sparse, for all layers or some, and layers have meta attention or not. The micro-batch size is one more setting:
+or sparse, for all layers or some, and layers have meta attention, step sizes per channel (α^Ch), or neither. The micro-batch size is one more setting:
 the full support set in training, the device's (usually 1) in evaluation.
 """
 
@@ -19,7 +19,7 @@ from pmeta.trainer.attention import channel_weights
 from pmeta.trainer.networks import Network
 from pmeta.trainer.operators import Tensors
 
-# weights and attention by name, alpha (L, K): a pytree that torch.func differentiates.
+# weights, attention and channel_alpha by name, alpha (L, K): a pytree that torch.func differentiates.
 MetaParameters = dict[str, Any]
 
 
@@ -27,7 +27,10 @@ MetaParameters = dict[str, Any]
 class InnerLoop:
     """What is fixed while a task is learned; what is meta-learned travels as `MetaParameters`:
 
-    {"weights": {name: tensor}, "alpha": (L, K), "attention": {layer: {"fw" | "bw": {w1, b1, w2, b2}}}}
+    {"weights": {name: tensor}, "alpha": (L, K), "attention": {layer: {"fw" | "bw": {w1, b1, w2, b2}}},
+     "channel_alpha": {layer: {"in" | "out": (C,)}}}
+
+    "channel_alpha" may be missing: no layer has step sizes per channel.
     """
 
     network: Network
@@ -77,7 +80,7 @@ class InnerLoop:
     def _support_gradients(
         self, meta: MetaParameters, weights: Tensors, features: Tensors, y: Tensor, micro_batch: int
     ) -> Tensors:
-        """γ ⊙ gradient of the summed per-sample losses, accumulated over all micro-batches.
+        """γ ⊙ α^Ch ⊙ gradient of the summed per-sample losses, accumulated over all micro-batches.
 
         features: what the lowest layer that learns, and those after it, read of what comes before, for all samples.
         Samples do not see each other except through γ, so all micro-batches run as one batch. First order: what is
@@ -104,6 +107,12 @@ class InnerLoop:
                 inputs = _scaled(inputs, channel_weights(modules["fw"], inputs, micro_batch, self.rho_fw))
             if "bw" in modules:
                 g = _scaled(g, channel_weights(modules["bw"], g, micro_batch, self.rho_bw))
+            # α^Ch acts like an attention that is the same for all samples.
+            static: Mapping[str, Tensor] = meta.get("channel_alpha", {}).get(layer.name, {})
+            if "in" in static:
+                inputs = _scaled(inputs, static["in"][None])
+            if "out" in static:
+                g = _scaled(g, static["out"][None])
             gradients |= self.network.weight_gradients(layer, inputs, g)
         return gradients
 
@@ -114,5 +123,5 @@ def cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:
 
 
 def _scaled(x: Tensor, gamma: Tensor) -> Tensor:
-    """x (N, C, ...) with channel c of sample n multiplied by gamma[n, c]."""
+    """x (N, C, ...) with channel c of sample n multiplied by gamma[n, c]; gamma: (N, C) or (1, C)."""
     return x * gamma.reshape(*gamma.shape, *[1] * (x.dim() - 2))
