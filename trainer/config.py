@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pmeta.codegen.adaptation import MAX_STEPS
 from pmeta.codegen.errors import ConfigError
@@ -19,17 +19,8 @@ from pmeta.codegen.files import read_file
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.icons import Icons
 from pmeta.trainer.datasets.registry import dataset, options_of
+from pmeta.trainer.methods import METHODS, MethodConfig, resolved
 from pmeta.trainer.settings import nearest, section
-
-# What distinguishes the methods: everything else is common code.
-METHODS: dict[str, dict[str, Any]] = {
-    "maml": {"layers": "all", "learn_alpha": False, "penalty": 0.0, "channel_alpha": False, "attention": "none"},
-    "anil": {"layers": "last", "learn_alpha": False, "penalty": 0.0, "channel_alpha": False, "attention": "none"},
-    "boil": {"layers": "body", "learn_alpha": False, "penalty": 0.0, "channel_alpha": False, "attention": "none"},
-    "maml++": {"layers": "all", "learn_alpha": True, "penalty": 0.0, "channel_alpha": False, "attention": "none"},
-    "p-meta-3.2": {"layers": "all", "learn_alpha": True, "penalty": 3.0, "channel_alpha": False, "attention": "none"},
-    "p-meta-3.2+3.3": {"layers": "all", "learn_alpha": True, "penalty": 3.0, "channel_alpha": False, "attention": "both"},
-}
 
 # Far above what is of use; a slip of the keyboard must not ask for all memory there is.
 LARGEST = {
@@ -69,24 +60,6 @@ class NetworkConfig:
     width: int = 16  # channels of every convolution
     groups: int = 4  # of the group normalizations; divides width
     blocks: int = 4  # conv → norm → ReLU → pool
-
-
-@dataclass(frozen=True)
-class MethodConfig:
-    """The inner loop. None: what `METHODS` says for `name`."""
-
-    name: str = "p-meta-3.2+3.3"
-    steps: int = 5  # K
-    alpha: float = 0.05  # initial step size of every layer and step
-    first_order: bool = False  # take the loss gradients of the inner loop as constants
-    layers: Literal["all", "last", "body"] | None = None  # which learn: body is all but the last
-    learn_alpha: bool | None = None
-    penalty: float | None = None  # λ of Eq. 9, with m normalized to sum to 1 over the layers
-    channel_alpha: bool | None = None  # α^Ch: learned step sizes per input and output channel, factors of α
-    attention: Literal["none", "forward", "backward", "both"] | None = None  # on all layers but the last
-    rho_fw: int = 300  # clip ratio ρ of forward attention, thousandths
-    rho_bw: int = 0
-    frozen_layers: tuple[str, ...] = ()  # more layers whose step size stays exactly 0
 
 
 @dataclass(frozen=True)
@@ -181,16 +154,12 @@ def config_from_dict(table: Mapping[str, Any], where: str) -> Config:
         raise ConfigError("'data' must be a table", where, "write it as [data]")
     rest = {key: value for key, value in table.items() if key != "data"}
     config: Config = replace(section(Config, rest, where, ""), data=dataset(data, where))
-    config = replace(config, method=_resolved(config.method, where))
+    if config.method.name not in METHODS:
+        what = f"unknown method.name '{config.method.name}'"
+        raise ConfigError(what, where, nearest(config.method.name, sorted(METHODS), ""))
+    config = replace(config, method=resolved(config.method))
     _check(config, where)
     return config
-
-
-def _resolved(method: MethodConfig, where: str) -> MethodConfig:
-    if method.name not in METHODS:
-        raise ConfigError(f"unknown method.name '{method.name}'", where, nearest(method.name, sorted(METHODS), ""))
-    defaults = METHODS[method.name]
-    return replace(method, **{key: value for key, value in defaults.items() if getattr(method, key) is None})
 
 
 def _check(config: Config, where: str) -> None:

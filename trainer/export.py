@@ -21,7 +21,7 @@ from pmeta.trainer.operators import Tensors
 def to_model(
     graph: Graph, meta: MetaParameters, config: Config, encoding: InputEncoding, training: dict[str, Any]
 ) -> Model:
-    """The model to deploy. Attention of layers that never learn is left out: nothing would ever read it."""
+    """The model to deploy. What would never be read is left out: attention and α^Ch of layers that never learn."""
     alpha = _array(meta["alpha"])
     learning = {layer.name for layer, row in zip(graph.layers, alpha, strict=True) if row.any()}
     adaptation = Adaptation(
@@ -38,11 +38,17 @@ def to_model(
             for layer, modules in meta["attention"].items()
             if layer in learning
         },
+        alpha_in=_channel_tables(meta, "in", learning),
+        alpha_out=_channel_tables(meta, "out", learning),
         sample_batch=config.device.sample_batch,
         training=training,
     )
     weights = {name: _array(tensor) for name, tensor in meta["weights"].items()}
     return Model(replace(graph, weights=weights), adaptation)
+
+
+def _channel_tables(meta: MetaParameters, side: str, learning: set[str]) -> dict[str, Float32Array]:
+    return {layer: _array(tables[side]) for layer, tables in meta["channel_alpha"].items() if layer in learning}
 
 
 def _parts(count: int) -> tuple[UpdatedPart, ...]:
@@ -60,14 +66,12 @@ def _array(tensor: Tensor) -> Float32Array:
 def from_model(model: Model, device: torch.device) -> tuple[InnerLoop, MetaParameters]:
     """The inner loop and meta-parameters of an exported model, to evaluate it.
 
-    Raises UnsupportedError for step sizes per channel and for models that learn numbers, which the trainer cannot.
+    Raises UnsupportedError for models that learn numbers, which the trainer cannot.
     """
     graph, adaptation = model.graph, model.adaptation
     if adaptation.regression:
         what = "learns numbers (mean squared error), the trainer's data sets teach classes"
         raise UnsupportedError(what, f"model '{graph.name}'", "measure it with pmeta-host simulate")
-    if adaptation.alpha_in or adaptation.alpha_out:
-        raise UnsupportedError("has step sizes per channel", f"model '{graph.name}'", "train without them")
     inner = InnerLoop(
         network=Network(graph, convolution_for(device)),
         steps=adaptation.steps,
@@ -83,8 +87,13 @@ def from_model(model: Model, device: torch.device) -> tuple[InnerLoop, MetaParam
             for direction, module in directions.items()
             if module is not None
         }
+    channel_alpha: dict[str, Tensors] = {}
+    for side, tables in (("in", adaptation.alpha_in), ("out", adaptation.alpha_out)):
+        for layer, table in tables.items():
+            channel_alpha.setdefault(layer, {})[side] = _tensor(table, device)
     weights = {name: _tensor(array, device) for name, array in graph.weights.items()}
-    return inner, {"weights": weights, "alpha": _tensor(adaptation.alpha, device), "attention": attention}
+    alpha = _tensor(adaptation.alpha, device)
+    return inner, {"weights": weights, "alpha": alpha, "attention": attention, "channel_alpha": channel_alpha}
 
 
 def _tensor(array: Float32Array, device: torch.device) -> Tensor:

@@ -1,8 +1,8 @@
 """The inner loop: K gradient steps on the support set, driven by a table of step sizes.
 
 MAML, ANIL, BOIL, MAML++ and both p-Metas are settings of this one function: the table α is fixed or learned, dense
-or sparse, for all layers or some, and layers have meta attention, step sizes per channel (α^Ch), or neither. The micro-batch size is one more setting:
-the full support set in training, the device's (usually 1) in evaluation.
+or sparse, for all layers or some, and layers have meta attention, step sizes per channel (α^Ch), or neither. The
+micro-batch size is one more setting: the full support set in training, the device's (usually 1) in evaluation.
 """
 
 from __future__ import annotations

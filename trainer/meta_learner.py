@@ -19,10 +19,9 @@ from pmeta.trainer.attention import initial_module
 from pmeta.trainer.captured import Captured
 from pmeta.trainer.config import Config
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
-from pmeta.trainer.networks import Network, convolution_for, weight_tensors
+from pmeta.trainer.methods import DIRECTIONS
+from pmeta.trainer.networks import Network, Tensors, convolution_for, weight_tensors
 from pmeta.trainer.objective import TaskBatch, memory_shares, meta_gradient, multi_step_weights
-
-DIRECTIONS = {"none": (), "forward": ("fw",), "backward": ("bw",), "both": ("fw", "bw")}  # of method.attention
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,12 @@ class MetaLearner:
         training = self.config.training
         body = tree_leaves({"weights": self.meta["weights"], "attention": self.meta["attention"]})
         groups = [{"params": body, "lr": training.learning_rate, "base": training.learning_rate}]
+        step_sizes = tree_leaves(self.meta["channel_alpha"])
         if self.config.method.learn_alpha:
+            step_sizes.append(self.meta["alpha"])
+        if step_sizes:
             rate = training.alpha_learning_rate or training.learning_rate
-            groups.append({"params": [self.meta["alpha"]], "lr": rate, "base": rate})
+            groups.append({"params": step_sizes, "lr": rate, "base": rate})
         return groups
 
     def step(self, tasks: TaskBatch, iteration: int) -> StepReport:
@@ -105,6 +107,8 @@ class MetaLearner:
 
     def _project_alpha(self) -> tuple[Tensor, Tensor]:
         """α ← max(α, 0), frozen layers at exactly 0; returns (zeros, re-entries) as float scalars."""
+        for channels in tree_leaves(self.meta["channel_alpha"]):
+            channels.clamp_(min=0.0)
         alpha = self.meta["alpha"]
         before = self._zero
         alpha.copy_(torch.where(self._mask, alpha.clamp(min=0.0), torch.zeros_like(alpha)))
@@ -166,18 +170,26 @@ def initial_meta_parameters(
     inner: InnerLoop, config: Config, rng: np.random.Generator, device: torch.device
 ) -> MetaParameters:
     """The graph's weights, equal step sizes (0 for layers that do not learn), fresh attention on all but the last."""
-    graph, directions = inner.graph, DIRECTIONS[config.method.attention or "none"]
-    alpha = torch.full((len(graph.layers), inner.steps), config.method.alpha)
-    attention: dict[str, dict[str, dict[str, Tensor]]] = {}
+    graph, method = inner.graph, config.method
+    alpha = torch.full((len(graph.layers), inner.steps), method.alpha, device=device)
+    attention: dict[str, dict[str, Tensors]] = {}
+    channel_alpha: dict[str, Tensors] = {}
     for number, layer in enumerate(graph.layers):
         if not inner.may_learn(layer):
             alpha[number] = 0.0
-        elif directions and layer is not graph.layers[-1]:
-            channels = dict(zip(("fw", "bw"), layer.attention_channels(graph.shapes[layer.input]), strict=True))
+            continue
+        inputs, outputs = layer.attention_channels(graph.shapes[layer.input])
+        if method.channel_alpha:
+            channel_alpha[layer.name] = _on(device, {"in": torch.ones(inputs), "out": torch.ones(outputs)})
+        directions = DIRECTIONS[method.attention or "none"]
+        if directions and layer is not graph.layers[-1]:
             attention[layer.name] = {
-                direction: {
-                    part: tensor.to(device) for part, tensor in initial_module(channels[direction], rng).items()
-                }
+                direction: _on(device, initial_module(inputs if direction == "fw" else outputs, rng))
                 for direction in directions
             }
-    return {"weights": weight_tensors(graph, device), "alpha": alpha.to(device), "attention": attention}
+    weights = weight_tensors(graph, device)
+    return {"weights": weights, "alpha": alpha, "attention": attention, "channel_alpha": channel_alpha}
+
+
+def _on(device: torch.device, tensors: Tensors) -> Tensors:
+    return {name: tensor.to(device) for name, tensor in tensors.items()}

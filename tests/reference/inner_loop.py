@@ -59,7 +59,8 @@ class PlainLoop:
             one = torch.ones((), dtype=x.dtype)
             fw = gamma(modules["fw"], inputs[layer.name], self.rho_fw) if "fw" in modules else one
             bw = gamma(modules["bw"], dense[layer.name], self.rho_bw) if "bw" in modules else one
-            gradients |= reweighted(layer, dense, fw, bw)
+            rates = meta["channel_alpha"].get(layer.name, {"in": one, "out": one})
+            gradients |= reweighted(layer, dense, fw * rates["in"], bw * rates["out"])
         return gradients
 
 
@@ -98,7 +99,10 @@ def gamma(module: Tensors, x: Tensor, rho: int) -> Tensor:
 
 
 def reweighted(layer: Any, dense: Tensors, fw: Tensor, bw: Tensor) -> Tensors:
-    """Eqs. 12 and 13; bias and shift take γ^bw alone, the GroupNorm's scale both per channel. fw, bw: (C,) or ()."""
+    """Eqs. 12 and 13; bias and shift take bw alone, the GroupNorm's scale both per channel.
+
+    fw, bw: what weighs the input and output channels, γ·α^Ch: (C,) or ().
+    """
     rows, columns = (factor.reshape(-1, 1) if factor.dim() else factor for factor in (bw, fw))
     match layer:
         case Conv():

@@ -145,6 +145,16 @@ def negative_step_size(proto: onnx.ModelProto) -> None:
             proto.graph.initializer[index].CopyFrom(numpy_helper.from_array(array, tensor.name))
 
 
+def channel_step_sizes(*values: float) -> Callable[[onnx.ModelProto], None]:
+    """Adds α^Ch for the input channels of conv2, which has four."""
+
+    def add(proto: onnx.ModelProto) -> None:
+        array = np.array(values, np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(array, "pmeta.alpha_in.conv2"))
+
+    return add
+
+
 def dead_end(proto: onnx.ModelProto) -> None:
     read, written = proto.graph.node[2].output[0], "dead"
     proto.graph.node.insert(3, onnx.helper.make_node("Relu", [read], [written], name="extra"))
@@ -190,6 +200,9 @@ DAMAGE: list[tuple[Callable[[onnx.ModelProto], None], type[ModelError], str]] = 
     (rename_operator, UnsupportedError, "node 'relu1' .Softplus.: the operator is not supported; use only Add, "),
     (external_weights, UnsupportedError, "keeps weights in other files"),
     (negative_step_size, ModelError, "step sizes must be finite and >= 0"),
+    (channel_step_sizes(1, 1, 1), ModelError, "step sizes per channel of 'conv2' must be 4 finite float32"),
+    (channel_step_sizes(1, 1, 1, np.inf), ModelError, "step sizes per channel of 'conv2' must be 4 finite float32"),
+    (channel_step_sizes(1, 1, 1, -1), ModelError, "step sizes per channel of 'conv2' must be >= 0"),
     (dead_end, ModelError, "node 'extra': nothing reads its output 'dead'"),
     (lambda proto: helper.set_model_props(proto, {"other": "x"}), ModelError, "has no adaptation record"),
     (lambda proto: helper.set_model_props(proto, {RECORD_KEY: "{"}), ModelError, "adaptation record: is damaged"),

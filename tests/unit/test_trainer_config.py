@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pmeta.codegen.errors import ConfigError
-from pmeta.trainer.config import METHODS, config_from_dict, load_config
+from pmeta.trainer.config import config_from_dict, load_config
+from pmeta.trainer.methods import METHODS
 
 pytestmark = pytest.mark.unit
 

@@ -32,7 +32,9 @@ def graph() -> Graph:
     return four_conv((2, 8, 8), WAYS, width=4, groups=2, rng=np.random.default_rng(0), blocks=2)
 
 
-def meta_parameters(graph: Graph, directions: tuple[str, ...] = ("fw", "bw")) -> dict[str, Any]:
+def meta_parameters(
+    graph: Graph, directions: tuple[str, ...] = ("fw", "bw"), channel_alpha: bool = False
+) -> dict[str, Any]:
     """Random meta-parameters in float64; the step sizes of some layers and steps are zero."""
     rng = np.random.default_rng(1)
     alpha = torch.from_numpy(rng.uniform(0.1, 0.5, (len(graph.layers), STEPS)))
@@ -42,10 +44,17 @@ def meta_parameters(graph: Graph, directions: tuple[str, ...] = ("fw", "bw")) ->
     for layer in graph.layers[:-1] if directions else ():
         channels = dict(zip(("fw", "bw"), layer.attention_channels(graph.shapes[layer.input]), strict=True))
         modules[layer.name] = {direction: initial_module(channels[direction], rng) for direction in directions}
-    meta = {"weights": weight_tensors(graph), "alpha": alpha, "attention": modules}
+    rates: dict[str, Any] = {}
+    for layer in graph.layers if channel_alpha else ():
+        inputs, outputs = layer.attention_channels(graph.shapes[layer.input])
+        rates[layer.name] = {"in": torch.ones(inputs), "out": torch.ones(outputs)}
+    meta = {"weights": weight_tensors(graph), "alpha": alpha, "attention": modules, "channel_alpha": rates}
+
     # Large random values: softmax outputs far from uniform and from each other, scales other than one.
-    return tree_map(lambda t: t.double() + torch.from_numpy(rng.normal(0, 0.3, t.shape)) * (t.dim() < 4)
-                    * (t is not alpha), meta)  # fmt: skip
+    def randomized(t: Tensor) -> Tensor:
+        return t.double() + torch.from_numpy(rng.normal(0, 0.3, t.shape)) * (t.dim() < 4)
+
+    return tree_map(lambda t: t if t is alpha else randomized(t), meta)
 
 
 def task_batch() -> TaskBatch:
@@ -92,8 +101,9 @@ def assert_same_gradient(
         total = total + sum(v * loss for v, loss in zip(step_weights or (1.0,), used, strict=True)) / TASKS
     expected = torch.autograd.grad(total, leaves, allow_unused=True)
     for mine, reference in zip(tree_leaves(gradient), expected, strict=True):
-        torch.testing.assert_close(mine, torch.zeros_like(mine) if reference is None else reference,
-                                   rtol=1e-9, atol=1e-11)  # fmt: skip
+        reference = torch.zeros_like(mine) if reference is None else reference
+        torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-11)
+        assert (mine - reference).norm() <= 1e-9 * reference.norm()
     assert any(leaf.abs().max() > 1e-3 for leaf in tree_leaves(gradient))
 
 
@@ -108,6 +118,13 @@ def test_meta_gradient(graph: Graph, convolution: str, directions: tuple[str, ..
 @pytest.mark.parametrize("directions", [("fw",), ("bw",)])
 def test_one_direction_of_attention(graph: Graph, directions: tuple[str, ...]) -> None:
     assert_same_gradient(inner_loop(graph), plain_loop(graph), meta_parameters(graph, directions))
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("directions", [(), ("fw", "bw")], ids=["plain", "attention"])
+def test_step_sizes_per_channel(graph: Graph, directions: tuple[str, ...], first_order: bool) -> None:
+    meta = meta_parameters(graph, directions, channel_alpha=True)
+    assert_same_gradient(inner_loop(graph, first_order=first_order), plain_loop(graph, first_order), meta)
 
 
 @pytest.mark.parametrize("directions", [(), ("fw", "bw")], ids=["plain", "attention"])

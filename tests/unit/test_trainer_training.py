@@ -15,14 +15,14 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
-from pmeta.codegen.errors import ConfigError, DataError, PmetaError, UnsupportedError  # noqa: E402
-from pmeta.codegen.graph import frozen_float32  # noqa: E402
+from pmeta.codegen.errors import ConfigError, DataError, PmetaError  # noqa: E402
 from pmeta.codegen.modelfile import load_model, save_model  # noqa: E402
 from pmeta.trainer.config import Config, config_from_dict  # noqa: E402
 from pmeta.trainer.datasets.base import ClassSamples  # noqa: E402
 from pmeta.trainer.evaluation import evaluate, task_batch  # noqa: E402
 from pmeta.trainer.export import from_model  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
+from pmeta.trainer.methods import METHODS  # noqa: E402
 from pmeta.trainer.objective import accuracies, memory_shares  # noqa: E402
 from pmeta.trainer.tasks import fixed_tasks  # noqa: E402
 from pmeta.trainer.training import Training  # noqa: E402
@@ -243,6 +243,18 @@ def test_derivative_order_annealing_begins_with_first_order() -> None:
         assert not torch.equal(gradients["annealed", iteration], gradients[other, iteration])
 
 
+def test_step_sizes_per_channel_are_learned_and_stay_positive() -> None:
+    settings = config(method={"name": "p-meta-3.2+alpha-ch"}, training={"learning_rate": 0.6})
+    learner, _ = steps(settings, 4)
+    rates = learner.meta["channel_alpha"]
+    assert {name: {side: len(r) for side, r in sides.items()} for name, sides in rates.items()} == {
+        "conv1": {"in": 1, "out": 4}, "norm1": {"in": 4, "out": 4}, "conv2": {"in": 4, "out": 4},
+        "norm2": {"in": 4, "out": 4}, "fc": {"in": 64, "out": 3},
+    }  # fmt: skip
+    leaves = torch.cat(tree_leaves(rates))
+    assert (leaves >= 0).all() and (leaves == 0).any() and leaves.std() > 0.1
+
+
 def test_an_unknown_frozen_layer_is_named() -> None:
     with pytest.raises(ConfigError, match="'conv9', which is no layer; use some of conv1, norm1"):
         MetaLearner(config(method={"frozen_layers": ["conv9"]}), (1, 16, 16), CPU)
@@ -290,8 +302,9 @@ def test_intervals_are_196_standard_errors() -> None:
 # --- export --------------------------------------------------------------------------------------------------
 
 
-def test_exported_model_computes_the_same(tmp_path: Path) -> None:
-    run = training(tmp_path / "run")
+@pytest.mark.parametrize("method", METHODS)
+def test_exported_model_computes_the_same(method: str, tmp_path: Path) -> None:
+    run = training(tmp_path / "run", config(method={"name": method, "alpha": 0.2}))
     save_model(run.run(), tmp_path / "model.onnx")
     model = load_model(tmp_path / "model.onnx")
     inner, meta = from_model(model, CPU)
@@ -324,15 +337,6 @@ def test_attention_of_layers_that_never_learn_is_not_exported(tmp_path: Path) ->
     run = training(tmp_path, replace(settings, training=replace(settings.training, validate_every=6)))
     model = run.run()
     assert not model.adaptation.alpha.any() and not model.adaptation.attention
-
-
-def test_step_sizes_per_channel_are_refused(tmp_path: Path) -> None:
-    """Rather than ignored: the accuracy would be that of another model."""
-    model = training(tmp_path).run()
-    channels = frozen_float32(np.ones(model.graph.nodes[0].filters))
-    adaptation = replace(model.adaptation, alpha_out={model.graph.layers[0].name: channels})
-    with pytest.raises(UnsupportedError, match="has step sizes per channel"):
-        from_model(replace(model, adaptation=adaptation), CPU)
 
 
 def test_onnxruntime_agrees_with_torch(tmp_path: Path) -> None:
