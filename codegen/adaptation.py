@@ -177,6 +177,7 @@ class Model:
         if not all(isfinite(value) for value in (*adaptation.encoding.scale, *adaptation.encoding.offset)):
             raise ModelError("scale and offset of the input must be finite float32 numbers", where, "export again")
         self._check_attention(layers, where)
+        self._check_channel_step_sizes(layers, where)
 
     def _check_attention(self, layers: tuple[Node, ...], where: str) -> None:
         by_name = {layer.name: layer for layer in layers}
@@ -192,6 +193,18 @@ class Model:
                         where,
                         "export again",
                     )
+
+    def _check_channel_step_sizes(self, layers: tuple[Node, ...], where: str) -> None:
+        by_name = {layer.name: layer for layer in layers}
+        for side, tables in enumerate((self.adaptation.alpha_in, self.adaptation.alpha_out)):
+            for name, table in tables.items():
+                layer = by_name.get(name)
+                expected = 0 if layer is None else layer.attention_channels(self.graph.shapes[layer.input])[side]
+                if table.dtype != np.float32 or table.shape != (expected,) or not np.all(np.isfinite(table)):
+                    what = f"step sizes per channel of '{name}' must be {expected} finite float32"
+                    raise ModelError(what, where, "export again")
+                if np.any(table < 0):
+                    raise ModelError(f"step sizes per channel of '{name}' must be >= 0", where, "export again")
 
     @cached_property
     def learned_weights(self) -> tuple[LearnedWeight, ...]:

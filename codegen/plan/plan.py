@@ -56,7 +56,7 @@ class Plan:
 
     @property
     def arena_bytes(self) -> int:
-        return -(-self.placement.size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
+        return _aligned(self.placement.size)
 
     @property
     def arena_parts(self) -> tuple[int, ...]:
@@ -120,6 +120,22 @@ def make_plan(
         *(model, graph, names, draft.adapt, draft.program_of_step, draft.predict, learned),
         *(draft.batch, draft.blocks, placement),
     )
+
+
+def prediction_arena_bytes(model: Model, strategies: Sequence[Strategy] = STRATEGIES) -> int:
+    """The smallest arena for predictions alone: what `model` needs before anything learns."""
+    graph = relu_after_pool(model.graph)
+    names = Names(graph)
+    drafts = []
+    for strategy in strategies:
+        predict = lower_predict(model, graph, strategy, names)
+        blocks = _blocks((), (), predict, (), Timeline.of((), len(predict.calls)))
+        drafts.append(_Draft((), (), predict, (), blocks))
+    return _aligned(_smallest(drafts)[1].size)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ARENA_ALIGNMENT) * ARENA_ALIGNMENT
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,7 @@ DAMAGE: list[tuple[Callable[[onnx.ModelProto], None], type[ModelError], str]] = 
     (external_weights, UnsupportedError, "keeps weights in other files"),
     (negative_step_size, ModelError, "step sizes must be finite and >= 0"),
     (channel_step_sizes(1, 1, 1), ModelError, "step sizes per channel of 'conv2' must be 4 finite float32"),
-    (channel_step_sizes(1, 1, 1, np.inf), ModelError, "step sizes per channel of 'conv2' must be 4 finite float32"),
+    (channel_step_sizes(1, 1, 1, np.inf), ModelError, "weight 'pmeta.alpha_in.conv2' has NaN or infinite values"),
     (channel_step_sizes(1, 1, 1, -1), ModelError, "step sizes per channel of 'conv2' must be >= 0"),
     (dead_end, ModelError, "node 'extra': nothing reads its output 'dead'"),
     (lambda proto: helper.set_model_props(proto, {"other": "x"}), ModelError, "has no adaptation record"),
