@@ -12,16 +12,21 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from pmeta.codegen.adaptation import InputEncoding
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.graph import Graph, Node, Shape
 from pmeta.codegen.networks import four_conv
 from pmeta.trainer.attention import initial_module
 from pmeta.trainer.captured import Captured
 from pmeta.trainer.config import Config
+from pmeta.trainer.export import to_model
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
+from pmeta.trainer.lasso import activation_shares, ram_shares
 from pmeta.trainer.methods import DIRECTIONS
 from pmeta.trainer.networks import Network, Tensors, convolution_for, weight_tensors
-from pmeta.trainer.objective import TaskBatch, memory_shares, meta_gradient, multi_step_weights
+from pmeta.trainer.objective import TaskBatch, meta_gradient, multi_step_weights
+
+FLOAT32 = InputEncoding("float32")
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,10 @@ class StepReport:
 class MetaLearner:
     """Meta-parameters, their optimizer, and the outer step of Algorithm 2."""
 
-    def __init__(self, config: Config, input_shape: Shape, device: torch.device) -> None:
+    def __init__(
+        self, config: Config, input_shape: Shape, device: torch.device, encoding: InputEncoding = FLOAT32
+    ) -> None:
+        """encoding: how samples travel, part of what the planner charges for (`method.lasso_cost`)."""
         self.config, self.device = config, device
         rng = np.random.default_rng([config.training.seed, 2**31])  # apart from every iteration's
         network = config.network
@@ -51,7 +59,7 @@ class MetaLearner:
         may_learn = torch.tensor([self.inner.may_learn(layer) for layer in self.graph.layers], device=device)
         self._mask = may_learn[:, None].expand_as(self.meta["alpha"])
         self._zero = (self.meta["alpha"] == 0) & self._mask
-        self._price = (config.method.penalty or 0.0) * memory_shares(self.graph).to(device)[:, None] * self._mask
+        self._price = self._prices(encoding)
         self._gradients = {  # by whether they are of first order
             first_order: Captured(
                 partial(self._write_gradients, replace(self.inner, first_order=first_order)),
@@ -60,6 +68,18 @@ class MetaLearner:
             )
             for first_order in (False, True)
         }
+
+    def _prices(self, encoding: InputEncoding) -> Tensor:
+        """λ·m of Eq. 9 for every step size, (L, K); 0 where it may not learn."""
+        method = self.config.method
+        if not method.penalty:
+            return torch.zeros_like(self.meta["alpha"])
+        if method.lasso_cost == "ram":
+            all_learn = self.meta | {"alpha": self._mask.float()}
+            shares = ram_shares(to_model(self.graph, all_learn, self.config, encoding, {}))
+        else:
+            shares = activation_shares(self.graph)
+        return method.penalty * shares.to(self.device)[:, None] * self._mask
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         training = self.config.training

@@ -27,6 +27,7 @@ class MethodConfig:
     layers: Layers | None = None  # which learn: body is all but the last
     learn_alpha: bool | None = None
     penalty: float | None = None  # λ of Eq. 9, with m normalized to sum to 1 over the layers
+    lasso_cost: Literal["activations", "ram"] = "activations"  # m of Eq. 9: inputs of layers, or what the planner says
     channel_alpha: bool | None = None  # α^Ch: learned factors of α per input and output channel
     attention: Directions | None = None  # on all layers but the last
     rho_fw: int = 300  # clip ratio ρ of forward attention, thousandths

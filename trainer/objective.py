@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from pmeta.codegen.graph import Graph
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters, cross_entropy
 
 
@@ -74,12 +72,6 @@ def accuracies(
     with torch.no_grad():
         before, after, loss = torch.func.vmap(one_task)(*tasks.tensors())
     return before, after, loss
-
-
-def memory_shares(graph: Graph) -> Tensor:
-    """m(x_{l-1}) of Eq. 9 as a share of the sum over layers: (L,), sums to 1. For a GroupNorm: of x̂."""
-    sizes = torch.tensor([prod(graph.shapes[layer.input]) for layer in graph.layers], dtype=torch.float32)
-    return sizes / sizes.sum()
 
 
 def multi_step_weights(step_count: int, progress: float) -> list[float]:

@@ -51,7 +51,7 @@ class Training:
     ) -> None:
         self.config, self.run_dir, self.device = config, run_dir, device
         self._encoding = input_encoding(config.input, train)
-        self._learner = MetaLearner(config, train.shape, device)
+        self._learner = MetaLearner(config, train.shape, device, self._encoding)
         self._sampler = TaskSampler(train, config.task, config.augmentation, self._encoding, device)
         task = config.task
         self._validation_tasks = fixed_tasks(

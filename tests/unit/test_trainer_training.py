@@ -21,9 +21,10 @@ from pmeta.trainer.config import Config, config_from_dict  # noqa: E402
 from pmeta.trainer.datasets.base import ClassSamples  # noqa: E402
 from pmeta.trainer.evaluation import evaluate, task_batch  # noqa: E402
 from pmeta.trainer.export import from_model  # noqa: E402
+from pmeta.trainer.lasso import activation_shares  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
 from pmeta.trainer.methods import METHODS  # noqa: E402
-from pmeta.trainer.objective import accuracies, memory_shares  # noqa: E402
+from pmeta.trainer.objective import accuracies  # noqa: E402
 from pmeta.trainer.tasks import fixed_tasks  # noqa: E402
 from pmeta.trainer.training import Training  # noqa: E402
 
@@ -178,7 +179,7 @@ def test_the_price_is_the_same_at_zero_as_above() -> None:
         learner.meta["alpha"][1:3, 0] = 0.0
         learner.step(task_batch(fixed_tasks(images(0), 3, 2, 2, 2, seed=0), _encoding(), CPU), 0)
         gradients.append(learner.meta["alpha"].grad)
-    shares = memory_shares(learner.graph)[:, None].repeat(1, 2)
+    shares = activation_shares(learner.graph)[:, None].repeat(1, 2)
     shares[0] = 0.0  # frozen
     torch.testing.assert_close(gradients[1] - gradients[0], 3.0 * shares, rtol=1e-4, atol=1e-6)
 
