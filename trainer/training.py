@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_map
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ConfigError, DataError
 from pmeta.trainer.checkpoint import load_checkpoint, save_checkpoint
-from pmeta.trainer.config import Config
+from pmeta.trainer.config import Config, config_from_dict
 from pmeta.trainer.datasets.base import ClassSamples
 from pmeta.trainer.encoding import input_encoding
 from pmeta.trainer.evaluation import Evaluation, evaluate
@@ -137,6 +137,7 @@ class Training:
             {
                 "config": self.config.as_dict(),
                 "data": self._data_hashes,
+                "versions": versions(),
                 "iteration": self._iteration,
                 "learner": self._learner.state(),
                 "best": self._best,
@@ -147,12 +148,13 @@ class Training:
         """Continue from the run directory's checkpoint; refuses one of another configuration or data set."""
         content = load_checkpoint(self.checkpoint_path)
         where = str(self.checkpoint_path)
-        for key, mine in (("config", self.config.as_dict()), ("data", self._data_hashes)):
-            if content.get(key) != mine:
-                raise DataError(
-                    f"belongs to another {'configuration' if key == 'config' else 'data set'}", where,
-                    "resume with what it was started with, or train in another --run-dir",
-                )  # fmt: skip
+        same = {
+            "configuration": _resolved(content.get("config"), where) == self.config.as_dict(),
+            "data set": content.get("data") == self._data_hashes,
+        }
+        for what in (key for key, equal in same.items() if not equal):
+            todo = "resume with what it was started with, or train in another --run-dir"
+            raise DataError(f"belongs to another {what}", where, todo)
         try:
             self._iteration, self._best = _position(content, self.config.training.iterations)
             self._learner.load_state(content["learner"])
@@ -177,9 +179,22 @@ class Training:
             "validation_tasks": self.config.training.validation_tasks,
             "data_sha256": self._data_hashes["train"],
             "device": "CUDA GPU" if self.device.type == "cuda" else "CPU",
-            "versions": {"pmeta": _own_version(), "python": platform.python_version(), "torch": torch.__version__},
+            "versions": versions(),
         }
         return to_model(self._learner.graph, best["meta"], self.config, self._encoding, record)
+
+
+def _resolved(stored: Any, where: str) -> dict[str, Any] | None:
+    """A stored configuration as this version reads it: keys that are new since then have their defaults."""
+    try:
+        return config_from_dict(stored, where).as_dict()
+    except (ConfigError, AttributeError, TypeError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Of what a result depends on."""
+    return {"pmeta": _own_version(), "python": platform.python_version(), "torch": str(torch.__version__)}
 
 
 def _position(content: dict[str, Any], iterations: int) -> tuple[int, dict[str, Any]]:

@@ -138,11 +138,25 @@ def test_resume_refuses_what_does_not_belong(tmp_path: Path) -> None:
     for train, validation in ((3, 1), (0, 3)):
         with pytest.raises(DataError, match="belongs to another data set"):
             Training(config(), images(train), images(validation), tmp_path, CPU).resume()
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert content["versions"].keys() == {"pmeta", "python", "torch"}
+    for stored in (None, {"task": 3}, {"task": {"wais": 3}}):
+        torch.save(content | {"config": stored}, tmp_path / "checkpoint.pt")
+        with pytest.raises(DataError, match="belongs to another configuration"):
+            training(tmp_path).resume()
     (tmp_path / "checkpoint.pt").write_bytes(b"garbage")
     with pytest.raises(DataError, match="is not a checkpoint"):
         training(tmp_path).resume()
     with pytest.raises(DataError, match="cannot be read"):
         training(tmp_path / "empty").resume()
+
+
+def test_a_checkpoint_of_before_a_setting_existed_is_resumed(tmp_path: Path) -> None:
+    training(tmp_path).run()
+    content = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del content["config"]["augmentation"]["shear"]  # its default is what the run was made with
+    torch.save(content, tmp_path / "checkpoint.pt")
+    training(tmp_path).resume()
 
 
 # --- step sizes ----------------------------------------------------------------------------------------------
