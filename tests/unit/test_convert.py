@@ -44,7 +44,7 @@ def test_sizes_change_by_averaging_areas() -> None:
     data = pictures(1, 8)
     small = fitted(data, Icons(), (1, 4, 4), Icons)
     expected = data.samples.reshape(4, 1, 4, 2, 4, 2).astype(float).mean((3, 5))
-    assert np.abs(small.samples - expected).max() <= 0.5
+    assert np.abs(small.samples - expected).max() <= 1  # rows are rounded, then columns
     assert np.array_equal(small.labels, data.labels) and np.array_equal(small.roles, data.roles)
 
 
