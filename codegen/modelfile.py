@@ -89,6 +89,11 @@ def load_network(path: Path) -> Graph:
     return _graph_from_proto(proto, _constants(proto, path), path)
 
 
+def network_of(proto: onnx.ModelProto, path: Path) -> Graph:
+    """The network of an ONNX model in memory; `path` names it in errors. Raises ModelError or UnsupportedError."""
+    return _graph_from_proto(proto, _constants(proto, path), path)
+
+
 def _record_text(proto: onnx.ModelProto) -> str | None:
     return {entry.key: entry.value for entry in proto.metadata_props}.get(RECORD_KEY)
 

@@ -1,4 +1,4 @@
-"""The networks of the paper as graphs: 4Conv, ResNet12 and the MLP of its reinforcement learning.
+"""The networks of the paper as graphs, 4Conv, ResNet12 and the MLP of its reinforcement learning, and some others.
 
 Whoever needs one, to train it, to generate firmware for it or to count its bytes, takes it from here. Where a random
 generator is given, weights are drawn: those of convolutions, and of fully connected layers that a ReLU follows, from
@@ -22,6 +22,7 @@ RESNET12_CHANNELS = (64, 128, 256, 512)
 SAME = Window((3, 3), pad_before=(1, 1), pad_after=(1, 1))
 POINT = Window((1, 1))
 HALVE = Window((2, 2), stride=(2, 2))
+HALVE_ROW = Window((1, 2), stride=(1, 2))
 EPSILON = float(np.float32(1e-5))  # of a GroupNormalization
 
 
@@ -69,21 +70,50 @@ def resnet12(
 
 
 def mlp(
-    inputs: int = 20,
+    inputs: int | Shape = 20,
     hidden: Sequence[int] = (100, 100),
     outputs: int = 6,
     rng: np.random.Generator | None = None,
 ) -> Graph:
     """MLP: fully connected layers fc1, fc2, ... with bias, a ReLU after each but the last; (inputs,) → (outputs,).
 
-    The defaults are the policy for HalfCheetah; the paper's 2-D navigation has two inputs and two outputs.
+    Maps are flattened before: then `inputs` is their shape (C, H, W). The defaults are the policy for HalfCheetah; the
+    paper's 2-D navigation has two inputs and two outputs.
     """
-    build = _Builder((inputs,), rng)
+    build = _Builder((inputs,) if isinstance(inputs, int) else inputs, rng)
+    if len(build.input_shape) > 1:
+        build.flatten()
     for n, features in enumerate(hidden, start=1):
         build.gemm(f"fc{n}", features)
         build.relu(f"relu{n}")
     build.gemm(f"fc{len(hidden) + 1}", outputs, last=True)
     return build.graph("mlp")
+
+
+def conv1d(
+    input_shape: Shape = (6, 1, 96),
+    ways: int = 5,
+    width: int = 32,
+    groups: int = 8,
+    rng: np.random.Generator | None = None,
+    blocks: int = 3,
+    kernel: int = 5,
+) -> Graph:
+    """For sensors: `blocks` times conv → GroupNorm → ReLU → max-pool over time, the mean over it, a classifier.
+
+    Samples are maps of one row, (C, 1, L); each convolution reads `kernel` moments of all channels, each pooling halves
+    their number. Layers: conv1, norm1, conv2, ..., fc.
+    """
+    same = Window((1, kernel), pad_before=(0, (kernel - 1) // 2), pad_after=(0, kernel // 2))
+    build = _Builder(input_shape, rng)
+    for n in range(1, blocks + 1):
+        build.conv(f"conv{n}", width, same)
+        build.group_norm(f"norm{n}", groups)
+        build.relu(f"relu{n}")
+        build.max_pool(f"pool{n}", HALVE_ROW)
+    build.global_average_pool("average")
+    build.classifier(ways)
+    return build.graph("conv1d")
 
 
 def three_conv(
@@ -153,14 +183,17 @@ class _Builder:
         self._append(node, 1.0 / sqrt(fan_in) if last else sqrt(6.0 / fan_in))
 
     def classifier(self, ways: int) -> None:
-        self._append(Flatten("flatten", self.position[0], "flatten.out"))
+        self.flatten()
         self.gemm("fc", ways, last=True)
+
+    def flatten(self) -> None:
+        self._append(Flatten("flatten", self.position[0], "flatten.out"))
 
     def relu(self, name: str) -> None:
         self._append(Relu(name, self.position[0], f"{name}.out"))
 
-    def max_pool(self, name: str) -> None:
-        self._append(MaxPool(name, self.position[0], f"{name}.out", HALVE))
+    def max_pool(self, name: str, window: Window = HALVE) -> None:
+        self._append(MaxPool(name, self.position[0], f"{name}.out", window))
 
     def global_average_pool(self, name: str) -> None:
         self._append(GlobalAveragePool(name, self.position[0], f"{name}.out"))

@@ -9,7 +9,7 @@ import pytest
 
 from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Graph
-from pmeta.codegen.networks import four_conv, mlp, resnet12, three_conv
+from pmeta.codegen.networks import conv1d, four_conv, mlp, resnet12, three_conv
 from pmeta.codegen.operators import GroupNorm
 from tests.models import random_4conv
 
@@ -52,7 +52,20 @@ def test_a_block_joins_its_branch_and_its_shortcut() -> None:
     assert [node.name for node in graph.readers("block2.add.out")] == ["block2.relu3"]
 
 
-@pytest.mark.parametrize("build", [four_conv, resnet12, mlp, three_conv])
+def test_an_mlp_flattens_maps() -> None:
+    graph = mlp((3, 4, 5), (8,), 2)
+    assert graph.shapes["flatten.out"] == (60,) and graph.output_shape == (2,)
+
+
+@pytest.mark.parametrize("kernel", [1, 4, 5])
+def test_a_network_for_sensors_halves_time(kernel: int) -> None:
+    graph = conv1d((6, 1, 97), 7, width=8, groups=2, blocks=3, kernel=kernel)
+    assert [graph.shapes[f"pool{n}.out"] for n in (1, 2, 3)] == [(8, 1, moments) for moments in (48, 24, 12)]
+    assert graph.shapes["conv1.out"] == (8, 1, 97) and graph.output_shape == (7,)
+    assert graph.weights["conv1.weight"].shape == (8, 6, 1, kernel)
+
+
+@pytest.mark.parametrize("build", [four_conv, resnet12, mlp, three_conv, conv1d])
 def test_weights_are_zero_without_a_generator_and_drawn_with_one(build: object) -> None:
     assert callable(build)
     empty, drawn, again = build(), build(rng=np.random.default_rng(3)), build(rng=np.random.default_rng(3))
