@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor
 
-from pmeta.codegen.networks import four_conv
+from pmeta.trainer.architectures import options_of
 from pmeta.trainer.config import load_config
 from pmeta.trainer.datasets.icons import load_icons
 from pmeta.trainer.encoding import input_encoding
@@ -82,8 +82,7 @@ def main() -> None:
         return [task_batch(part, encoding, device) for part in parts]
 
     validation = fixed("val", config.training.validation_tasks, VALIDATION_SEED)
-    width, groups, blocks = config.network.width, config.network.groups, config.network.blocks
-    graph = four_conv(data.shape, task.ways, width, groups, np.random.default_rng(seed), blocks)
+    graph = config.network.graph(data.shape, task.ways, np.random.default_rng(seed))
     network = Network(graph)
     weights = {name: tensor.requires_grad_() for name, tensor in weight_tensors(graph, device).items()}
     optimizer = torch.optim.Adam([weights[name] for name in weights if not name.startswith("fc.")])
@@ -102,7 +101,7 @@ def main() -> None:
                 best_weights = {name: tensor.detach().clone() for name, tensor in weights.items()}
     mean, interval = accuracy(network, best_weights, fixed("test", options.test_tasks, TEST_SEED))
     result = {
-        "ways": task.ways, "shots": task.shots, "width": width, "test_tasks": options.test_tasks,
+        "ways": task.ways, "shots": task.shots, "network": options_of(config.network), "test_tasks": options.test_tasks,
         "accuracy": mean, "interval": interval, "validation": best, "seconds": time.perf_counter() - start,
     }  # fmt: skip
     print(json.dumps(result))

@@ -62,7 +62,7 @@ class OwnAdaptation:
 def own_model(graph: Graph, options: OwnAdaptation) -> Model:
     """The network with a record made from the options; raises ConfigError or UnsupportedError."""
     if options.new_head_ways is not None:
-        graph = _with_new_head(graph, options.new_head_ways)
+        graph = with_new_head(graph, options.new_head_ways)
     if len(graph.output_shape) != 1:
         what = f"the output has shape {graph.output_shape}, a vector is needed"
         raise UnsupportedError(what, f"model '{graph.name}'", "end the network with a fully connected layer")
@@ -114,12 +114,12 @@ def _parts(layer: Node) -> tuple[UpdatedPart, ...]:
     return ("weight", "bias") if len(layer.weight_names) > 1 else ("weight",)
 
 
-def _with_new_head(graph: Graph, ways: int) -> Graph:
+def with_new_head(graph: Graph, ways: int) -> Graph:
     """The last layer with all weights zero, for other classes or outputs: nothing to unlearn, no draw to repeat."""
     last = graph.nodes[-1]
     if not isinstance(last, Gemm):
         what = "the network does not end with a fully connected layer, so it cannot be replaced"
-        raise UnsupportedError(what, f"model '{graph.name}'", "leave out --head new")
+        raise UnsupportedError(what, f"model '{graph.name}'", "keep its head, or end it with such a layer")
     features = prod(graph.shapes[last.input])
     bias = last.bias or f"{last.weight}.bias"
     head = replace(last, bias=bias, features=ways)

@@ -89,6 +89,11 @@ def load_network(path: Path) -> Graph:
     return _graph_from_proto(proto, _constants(proto, path), path)
 
 
+def load_graph(path: Path) -> Graph:
+    """Read a network, whether it has an adaptation record or not; raises ModelError or UnsupportedError."""
+    return network_of(_read_proto(path), path)
+
+
 def network_of(proto: onnx.ModelProto, path: Path) -> Graph:
     """The network of an ONNX model in memory; `path` names it in errors. Raises ModelError or UnsupportedError."""
     return _graph_from_proto(proto, _constants(proto, path), path)

@@ -16,9 +16,11 @@ from typing import Any
 from pmeta.codegen.adaptation import MAX_STEPS
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.files import read_file
+from pmeta.trainer import architectures
+from pmeta.trainer.architectures import Architecture, FourConv
+from pmeta.trainer.datasets import registry
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.icons import Icons
-from pmeta.trainer.datasets.registry import dataset, options_of
 from pmeta.trainer.methods import METHODS, MethodConfig, resolved
 from pmeta.trainer.settings import nearest, section
 
@@ -26,9 +28,6 @@ from pmeta.trainer.settings import nearest, section
 LARGEST = {
     "task.shots": 10_000,
     "task.queries": 10_000,
-    "network.width": 1024,
-    "network.groups": 1024,
-    "network.blocks": 16,
     "method.steps": MAX_STEPS,
     "training.iterations": 10**9,
     "training.tasks_per_batch": 1000,
@@ -51,15 +50,6 @@ class TaskConfig:
     ways: int = 5  # classes per task
     shots: int = 5  # support samples per class
     queries: int = 15  # query samples per class
-
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The paper's 4Conv."""
-
-    width: int = 16  # channels of every convolution
-    groups: int = 4  # of the group normalizations; divides width
-    blocks: int = 4  # conv → norm → ReLU → pool
 
 
 @dataclass(frozen=True)
@@ -118,7 +108,7 @@ class Config:
 
     data: Dataset = field(default_factory=Icons)
     task: TaskConfig = field(default_factory=TaskConfig)
-    network: NetworkConfig = field(default_factory=NetworkConfig)
+    network: Architecture = field(default_factory=FourConv)
     method: MethodConfig = field(default_factory=MethodConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -128,7 +118,8 @@ class Config:
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values; `config_from_dict` reads it back."""
         plain = asdict(self)
-        plain["data"] = options_of(self.data)
+        plain["data"] = registry.options_of(self.data)
+        plain["network"] = architectures.options_of(self.network)
         plain["input"] = {key: list(value) for key, value in plain["input"].items()}
         plain["method"]["frozen_layers"] = list(self.method.frozen_layers)
         return plain
@@ -149,11 +140,14 @@ def load_config(path: Path) -> Config:
 
 def config_from_dict(table: Mapping[str, Any], where: str) -> Config:
     """Check and resolve a configuration given as nested dicts; `where` names its source in errors."""
-    data = table.get("data", {})
-    if not isinstance(data, Mapping):
-        raise ConfigError("'data' must be a table", where, "write it as [data]")
-    rest = {key: value for key, value in table.items() if key != "data"}
-    config: Config = replace(section(Config, rest, where, ""), data=dataset(data, where))
+    variants = {"data": registry.dataset, "network": architectures.architecture}
+    rest = {key: value for key, value in table.items() if key not in variants}
+    config: Config = section(Config, rest, where, "")
+    for key, make in variants.items():
+        options = table.get(key, {})
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"'{key}' must be a table", where, f"write it as [{key}]")
+        config = replace(config, **{key: make(options, where)})
     if config.method.name not in METHODS:
         what = f"unknown method.name '{config.method.name}'"
         raise ConfigError(what, where, nearest(config.method.name, sorted(METHODS), ""))
@@ -177,7 +171,6 @@ def _check(config: Config, where: str) -> None:
         lowest = 0 if key in MAY_BE_ZERO else 1
         require(key, lowest <= value <= largest, f"{lowest} to {largest:,}")
     require("task.ways", 2 <= config.task.ways <= 256, "2 to 256")
-    require("network.groups", config.network.width % config.network.groups == 0, "a divisor of network.width")
     for key in ("method.rho_fw", "method.rho_bw"):
         require(key, 0 <= getattr(config.method, key[7:]) <= 999, "0 to 999 thousandths")
     require("method.alpha", 0 <= config.method.alpha <= 3e38, "0 to 3e38, as a float32")

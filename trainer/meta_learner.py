@@ -15,7 +15,6 @@ from torch.utils._pytree import tree_leaves
 from pmeta.codegen.adaptation import InputEncoding
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.graph import Graph, Node, Shape
-from pmeta.codegen.networks import four_conv
 from pmeta.trainer.attention import initial_module
 from pmeta.trainer.captured import Captured
 from pmeta.trainer.config import Config
@@ -48,8 +47,7 @@ class MetaLearner:
         """encoding: how samples travel, part of what the planner charges for (`method.lasso_cost`)."""
         self.config, self.device = config, device
         rng = np.random.default_rng([config.training.seed, 2**31])  # apart from every iteration's
-        network = config.network
-        self.graph = four_conv(input_shape, config.task.ways, network.width, network.groups, rng, network.blocks)
+        self.graph = config.network.graph(input_shape, config.task.ways, rng)
         self.inner = inner_loop(self.graph, config, device)
         self.meta = initial_meta_parameters(self.inner, config, rng, device)
         self._leaves: list[Tensor] = tree_leaves(self.meta)

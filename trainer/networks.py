@@ -47,12 +47,12 @@ class Network:
     ) -> tuple[Tensor, Tensors]:
         """Run the graph, or only its nodes from number `first` on, on a batch.
 
-        x: the samples (N, *input shape), or what `below` gives for `first`. probes: zeros of y_l's shape, by layer
+        x: the samples (N, ...), or what `below` gives for `first`. probes: zeros of y_l's shape, by layer
         name, added to the layer's output y_l; the loss's gradient with respect to them is g(y_l). Returns the output
         (N, ...) and, for every layer that has a probe, what its weight gradient needs: its input x_{l-1}, for a
         GroupNorm the normalized input x̂.
         """
-        activations = dict(x) if isinstance(x, Mapping) else {self.graph.input: x}
+        activations = dict(x) if isinstance(x, Mapping) else self._samples(x)
         layer_inputs: Tensors = {}
         for position in range(first, len(self.graph.nodes)):
             node = self.graph.nodes[position]
@@ -64,8 +64,8 @@ class Network:
         return activations[self.graph.output], layer_inputs
 
     def below(self, weights: Mapping[str, Tensor], x: Tensor, first: int) -> Tensors:
-        """What nodes before number `first` compute for those from there on, by activation. x: (N, *input shape)."""
-        activations = {self.graph.input: x}
+        """What nodes before number `first` compute for those from there on, by activation. x: the samples (N, ...)."""
+        activations = self._samples(x)
         for position in range(first):
             activations[self.graph.nodes[position].output], _ = self._run(position, weights, activations)
         return activations
@@ -78,6 +78,10 @@ class Network:
         alone.
         """
         return weight_gradients(node, x, g, self.convolution)
+
+    def _samples(self, x: Tensor) -> Tensors:
+        """Samples in the graph's shape: (C, L) becomes (C, 1, L)."""
+        return {self.graph.input: x.reshape(x.shape[0], *self.graph.input_shape)}
 
     def _run(
         self, position: int, weights: Mapping[str, Tensor], activations: dict[str, Tensor]

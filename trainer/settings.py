@@ -32,6 +32,20 @@ def section(cls: type[Any], table: Mapping[str, Any], where: str, prefix: str) -
     return cls(**values)
 
 
+def variant(kinds: Mapping[str, type[Any]], default: str, table: Mapping[str, Any], where: str, prefix: str) -> Any:
+    """An instance of one of several dataclasses, which the table's `name` chooses; the other keys are its fields.
+
+    kinds: by name. A dataclass refuses values with ValueError: "size is 0, but must be ...". Raises ConfigError.
+    """
+    name = table.get("name", default)
+    if name not in kinds:
+        raise ConfigError(f"unknown {prefix}name {name!r}", where, nearest(str(name), sorted(kinds), ""))
+    try:
+        return section(kinds[name], {key: value for key, value in table.items() if key != "name"}, where, prefix)
+    except ValueError as error:  # of the dataclass's own checks
+        raise ConfigError(f"{prefix}{error}", where, "correct it") from error
+
+
 def nearest(key: str, known: list[str], prefix: str) -> str:
     """What to do about an unknown key."""
     close = difflib.get_close_matches(key, known, n=1)

@@ -22,7 +22,8 @@ def fitted(data: ClassSamples, source: Dataset, shape: tuple[int, ...], target: 
         and {source.background, target.background} == {"dark", "light"}
         and (pictures and (shape[0] == 1 or data.shape[0] == 1))
     )
-    if data.shape == shape and not invert:
+    is_row = len(data.shape) == 2 and shape == (data.shape[0], 1, data.shape[1])  # a series (C, L)
+    if (data.shape == shape or is_row) and not invert:
         return data
     if not pictures or {shape[0], data.shape[0]} - {1, 3}:
         what = f"has samples of shape {data.shape}, the model takes {shape}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pmeta.codegen.errors import ConfigError
 from pmeta.trainer.datasets.animal_mnist import AnimalMnist
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.fashion_mnist import FashionMnist
@@ -13,7 +12,7 @@ from pmeta.trainer.datasets.folder import Folder
 from pmeta.trainer.datasets.icons import Icons
 from pmeta.trainer.datasets.npz import Npz
 from pmeta.trainer.datasets.omniglot import Omniglot
-from pmeta.trainer.settings import nearest, section
+from pmeta.trainer.settings import variant
 
 _CLASSES: tuple[type[Dataset], ...] = (
     Icons,
@@ -31,14 +30,7 @@ def dataset(options: Mapping[str, Any], where: str, prefix: str = "data.") -> Da
 
     where: the source of the options, for errors. prefix: of their dotted names there.
     """
-    name = options.get("name", Icons.name)
-    if name not in DATASETS:
-        raise ConfigError(f"unknown {prefix}name {name!r}", where, nearest(str(name), sorted(DATASETS), ""))
-    fields = {key: value for key, value in options.items() if key != "name"}
-    try:
-        made: Dataset = section(DATASETS[name], fields, where, prefix)
-    except ValueError as error:  # of the data set's own checks
-        raise ConfigError(f"{prefix}{error}", where, "correct it") from error
+    made: Dataset = variant(DATASETS, Icons.name, options, where, prefix)
     return made
 
 
