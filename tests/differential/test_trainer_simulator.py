@@ -16,7 +16,6 @@ from pmeta.codegen.operators import Window  # noqa: E402
 from pmeta.codegen.taskfile import Task  # noqa: E402
 from pmeta.host.simulator import Simulator  # noqa: E402
 from pmeta.trainer.config import config_from_dict  # noqa: E402
-from pmeta.trainer.encoding import input_encoding  # noqa: E402
 from pmeta.trainer.evaluation import task_batch  # noqa: E402
 from pmeta.trainer.export import from_model, to_model  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
@@ -81,7 +80,7 @@ def test_a_trained_model(method: str) -> None:
         "training": {"iterations": 20, "learning_rate": 0.05},
     }
     config = config_from_dict(settings, "test")
-    encoding = input_encoding(config.input, 1)
+    encoding = uint8_encoding(np.random.default_rng(0), 1)
     learner = MetaLearner(config, (1, 16, 16), CPU)
     untrained = to_model(learner.graph, learner.meta, config, encoding, {})
     tasks = task_batch([random_task(untrained, seed) for seed in (2, 4)], encoding, CPU)
