@@ -12,6 +12,7 @@ from pmeta.trainer.datasets.folder import Folder
 from pmeta.trainer.datasets.icons import Icons
 from pmeta.trainer.datasets.npz import Npz
 from pmeta.trainer.datasets.omniglot import Omniglot
+from pmeta.trainer.datasets.smartwatch import Smartwatch
 from pmeta.trainer.settings import variant
 
 _CLASSES: tuple[type[Dataset], ...] = (
@@ -21,6 +22,7 @@ _CLASSES: tuple[type[Dataset], ...] = (
     AnimalMnist,
     Folder,
     Npz,
+    Smartwatch,
 )
 DATASETS: dict[str, type[Dataset]] = {cls.name: cls for cls in _CLASSES}
 
