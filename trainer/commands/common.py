@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from pmeta.codegen.errors import BuildError, ConfigError
+from pmeta.trainer.allocator import keep_freed_memory
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.registry import dataset
 
@@ -62,6 +63,7 @@ def torch_device(choice: Device) -> torch.device:
     available = torch.cuda.is_available()
     if choice is Device.CUDA and not available:
         raise ConfigError("no CUDA GPU is available", "--device", "use --device cpu")
+    keep_freed_memory()
     # Full float32: the device computes in it, and what is compared with it should too.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
