@@ -1,4 +1,4 @@
-"""Reads arrays of an .npz file: mapped into memory where stored as they are, sizes checked before anything is read."""
+"""Arrays of an .npz file: mapped into memory where that can be, and every size checked before anything is read."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pmeta.codegen.errors import DataError
+from pmeta.codegen.files import replacement
 from pmeta.trainer.datasets.cache import cached, file_states
 
 _TODO: Final = "write it again with numpy.savez"
@@ -98,3 +99,13 @@ def _content_start(path: Path, member: zipfile.ZipInfo) -> int:
     if start + member.file_size > path.stat().st_size:
         raise ValueError("runs past the end")
     return start
+
+
+def write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Writes a compressed .npz whose bytes depend on the arrays alone (fixed dates), in one step."""
+    with replacement(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(entry, "w") as stream:
+                np.lib.format.write_array(stream, array, allow_pickle=False)

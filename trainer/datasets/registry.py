@@ -7,6 +7,7 @@ from typing import Any
 
 from pmeta.trainer.datasets.animal_mnist import AnimalMnist
 from pmeta.trainer.datasets.base import Dataset
+from pmeta.trainer.datasets.emoji import Emoji
 from pmeta.trainer.datasets.fashion_mnist import FashionMnist
 from pmeta.trainer.datasets.folder import Folder
 from pmeta.trainer.datasets.icons import Icons
@@ -17,6 +18,7 @@ from pmeta.trainer.settings import variant
 
 _CLASSES: tuple[type[Dataset], ...] = (
     Icons,
+    Emoji,
     Omniglot,
     FashionMnist,
     AnimalMnist,

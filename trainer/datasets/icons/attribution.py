@@ -4,28 +4,34 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from pmeta.trainer.datasets.icons.package import PACKAGE, VERSION, IconSet
 from pmeta.trainer.datasets.icons.selection import Drawing
 
-_INTRODUCTION = f"""\
+ICONS_CHANGES: Final = """\
+Each icon was rendered in black on white, cropped to its ink, rescaled to 28x28 pixels, and reduced to
+16 grey levels. Icons were selected and labelled by their names."""
+
+
+def attribution(data_file: str, changes: str, drawings: Sequence[Drawing], sets: Mapping[str, IconSet]) -> str:
+    """Returns the text of ATTRIBUTION.md for these drawings; `sets` is keyed by prefix.
+
+    changes: what was done to the drawings, in sentences.
+    """
+    counts = Counter(drawing.prefix for drawing in drawings)
+    introduction = f"""\
 # Attribution
 
-The drawings in `icons.npz` come from the icon sets below, as published in the npm package `{PACKAGE}` {VERSION}.
-Each drawing keeps the licence of its set; `icons.npz` names set and icon of every drawing.
+The drawings in `{data_file}` come from the icon sets below, as published in the npm package `{PACKAGE}` {VERSION}.
+Each drawing keeps the licence of its set; `{data_file}` names set and icon of every drawing.
 
-**Changes.** Each icon was rendered in black on white, cropped to its ink, rescaled to 28x28 pixels, and reduced to
-16 grey levels. Icons were selected and labelled by their names. The authors do not endorse this data set.
+**Changes.** {changes} The authors do not endorse this data set.
 
 | set | author | drawings | licence |
 |---|---|---:|---|
 """
-
-
-def attribution(drawings: Sequence[Drawing], sets: Mapping[str, IconSet]) -> str:
-    """Returns the text of ATTRIBUTION.md for these drawings; `sets` is keyed by prefix."""
-    counts = Counter(drawing.prefix for drawing in drawings)
-    return _INTRODUCTION + "".join(_row(sets[prefix], counts[prefix]) for prefix in sorted(counts))
+    return introduction + "".join(_row(sets[prefix], counts[prefix]) for prefix in sorted(counts))
 
 
 def _row(icon_set: IconSet, count: int) -> str:

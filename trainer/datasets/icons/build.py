@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from rich.console import Console
 from rich.progress import track
 
 from pmeta.codegen.errors import DataError, PmetaError
-from pmeta.trainer.datasets.icons.attribution import attribution
+from pmeta.codegen.files import replacement
+from pmeta.trainer.datasets.icons.attribution import ICONS_CHANGES, attribution
 from pmeta.trainer.datasets.icons.curation import Curation, load_curation
 from pmeta.trainer.datasets.icons.names import normalise_name
-from pmeta.trainer.datasets.icons.package import IconSet, fetch_package, read_icon_sets
+from pmeta.trainer.datasets.icons.package import IconSet, fetch_package, is_usable, read_icon_sets
 from pmeta.trainer.datasets.icons.render import render_icon
 from pmeta.trainer.datasets.icons.selection import (
     MIN_PER_CONCEPT,
@@ -36,6 +36,7 @@ from pmeta.trainer.datasets.icons.selection import (
     without_conflicts,
 )
 from pmeta.trainer.datasets.icons.splits import split_concepts
+from pmeta.trainer.datasets.npz_arrays import write_npz
 
 _CANDIDATES_PER_SET: Final = 6  # renderings tried per set and concept, shortest names first
 
@@ -110,30 +111,17 @@ def arrays_of(selection: Selection) -> dict[str, NDArray[Any]]:
     }
 
 
-def write_npz(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    """Writes a compressed .npz whose bytes depend on the arrays alone (fixed dates), in one step."""
-    partial = path.with_name(path.name + ".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        for name, array in arrays.items():
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(entry, "w") as stream:
-                np.lib.format.write_array(stream, array, allow_pickle=False)
-    partial.replace(path)
-
-
 def build(package: Path, out: Path, console: Console) -> None:
     """Reads the package at `package` and writes icons.npz and ATTRIBUTION.md to the folder `out`."""
     curation = load_curation()
-    sets = read_icon_sets(package, curation.excluded_sets)
+    sets = read_icon_sets(package, lambda prefix, info: prefix not in curation.excluded_sets and is_usable(info))
     selection = select_drawings(track(sets, "Rendering", console=console), curation)
     if not selection.drawings:
         raise DataError(f"no concept has {MIN_PER_CONCEPT} drawings", str(package), "check concepts.toml")
     arrays = arrays_of(selection)
     write_npz(out / "icons.npz", arrays)
-    partial = out / "ATTRIBUTION.md.partial"
-    partial.write_text(attribution(selection.drawings, selection.sets), "utf-8")
-    partial.replace(out / "ATTRIBUTION.md")
+    with replacement(out / "ATTRIBUTION.md") as partial:
+        partial.write_text(attribution("icons.npz", ICONS_CHANGES, selection.drawings, selection.sets), "utf-8")
     console.print(summary(arrays["splits"], len(selection.drawings), len(arrays["set_prefixes"])))
 
 

@@ -21,6 +21,7 @@ LICENSES: Final = frozenset({"MIT", "Apache-2.0", "ISC", "CC0-1.0", "OFL-1.1", "
 _EXCLUDED_CATEGORIES: Final = frozenset({"Logos", "Emoji"})
 
 _ReadText = Callable[[str], str]  # path inside the package -> its text
+_Wanted = Callable[[str, Mapping[str, Any]], bool]  # prefix of a set, its `info` record
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ def fetch_package(folder: Path) -> Path:
     return next(folder.glob("*.tgz"))
 
 
-def read_icon_sets(path: Path, excluded_sets: frozenset[str]) -> list[IconSet]:
-    """Returns the monochrome, freely licensed, brand-free sets of the package at `path`, by prefix.
+def read_icon_sets(path: Path, wanted: _Wanted) -> list[IconSet]:
+    """Returns the sets of the package at `path` that are `wanted`, by prefix.
 
     Raises DataError if `path` is not the expected package in the expected version.
     """
     try:
         if path.is_dir():
-            return _read_sets(lambda name: (path / name).read_text("utf-8"), path, excluded_sets)
+            return _read_sets(lambda name: (path / name).read_text("utf-8"), path, wanted)
         with tarfile.open(path) as archive:
-            return _read_sets(lambda name: _member_text(archive, name), path, excluded_sets)
+            return _read_sets(lambda name: _member_text(archive, name), path, wanted)
     except (OSError, EOFError, zlib.error, tarfile.TarError, KeyError, ValueError) as error:
         raise DataError("not a readable npm package", str(path), f"pass {PACKAGE} {VERSION}") from error
 
@@ -68,14 +69,14 @@ def _member_text(archive: tarfile.TarFile, name: str) -> str:
     return member.read().decode("utf-8")
 
 
-def _read_sets(read: _ReadText, path: Path, excluded_sets: frozenset[str]) -> list[IconSet]:
+def _read_sets(read: _ReadText, path: Path, wanted: _Wanted) -> list[IconSet]:
     package = json.loads(read("package.json"))
     found = f"{package['name']} {package['version']}"
     if found != f"{PACKAGE} {VERSION}":
         raise DataError(f"the package is {found}", str(path), f"pass {PACKAGE} {VERSION}")
-    prefixes = sorted(set(json.loads(read("collections.json"))) - excluded_sets)
-    records = (json.loads(read(f"json/{prefix}.json")) for prefix in prefixes)
-    return [_icon_set(record) for record in records if is_usable(record["info"])]
+    collections = json.loads(read("collections.json"))
+    prefixes = sorted(prefix for prefix, info in collections.items() if wanted(prefix, info))
+    return [_icon_set(json.loads(read(f"json/{prefix}.json"))) for prefix in prefixes]
 
 
 def is_usable(info: Mapping[str, Any]) -> bool:

@@ -53,12 +53,21 @@ def render_icon(icon: Icon) -> NDArray[np.uint8] | None:
 
 def _coverage(icon: Icon) -> NDArray[np.uint8]:
     """Returns the ink of the icon drawn in black on white, its longer side 192 pixels; white paint is no ink."""
-    zoom = _CANVAS_SIZE / max(icon.width, icon.height)
+    return 255 - np.asarray(draw(icon, _CANVAS_SIZE, "#fff").convert("L"))
+
+
+def draw(icon: Icon, longer_side: int, background: str | None) -> Image.Image:
+    """Returns the icon, in black where it names no colour, `longer_side` pixels wide or high.
+
+    background: a colour, or None for transparent.
+    """
+    zoom = longer_side / max(icon.width, icon.height)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" color="#000" '
         f'width="{icon.width * zoom:.3f}" height="{icon.height * zoom:.3f}" '
         f'viewBox="{icon.left} {icon.top} {icon.width} {icon.height}">{icon.body}</svg>'
     )
-    png = resvg_py.svg_to_bytes(svg_string=svg, background="#fff", skip_system_fonts=True)
+    png = resvg_py.svg_to_bytes(svg_string=svg, background=background, skip_system_fonts=True)
     with Image.open(io.BytesIO(png)) as image:
-        return 255 - np.asarray(image.convert("L"))
+        image.load()
+        return image
