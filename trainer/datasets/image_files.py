@@ -48,17 +48,22 @@ class Pictures:
     read: Callable[[], Iterator[Encoded]]  # each of 0 .. N - 1 once, in any order
 
 
-def samples_of(name: str, key: object, gather: Callable[[], Pictures], size: int, colour: bool) -> ClassSamples:
+def samples_of(
+    name: str, key: object, gather: Callable[[], Pictures | ClassSamples], size: int, colour: bool = True
+) -> ClassSamples:
     """Returns pictures as uint8 (N, 3 or 1, size, size); more than 1,000 as a memory map of a file in the cache.
 
     Each picture is stretched to a square. name: begins the name of the cache entry. key: everything the pictures
-    depend on but `size` and `colour` (files with their sizes and times of change, options). gather: lists the pictures;
-    called only if the cache does not hold them. Raises DataError for pictures that cannot be read.
+    depend on but `size` and `colour` (files with their sizes and times of change, options). gather: lists the pictures,
+    or returns samples that are ready; called only if the cache does not hold them. Raises DataError for pictures that
+    cannot be read.
     """
     entry_key = ("pictures", key, size, colour)
     entry = entry_of(name, entry_key)
     if not entry.is_dir():
         pictures = gather()
+        if isinstance(pictures, ClassSamples):
+            return pictures
         shape = (len(pictures.labels), 3 if colour else 1, size, size)
         if len(pictures.labels) <= _IN_MEMORY:
             samples = np.empty(shape, np.uint8)

@@ -59,6 +59,14 @@ def loads_pickle(content: bytes | mmap.mmap, where: str) -> Any:
         raise DataError("is no pickle, or a damaged one", where, _TODO) from error
 
 
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Whether an array is a view of a mapped file, and so takes no memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap) or (isinstance(base, memoryview) and isinstance(base.obj, mmap.mmap))
+
+
 class _Refused(Exception):
     """The pickle asks for something that is not allowed."""
 

@@ -7,19 +7,25 @@ from typing import Any
 
 from pmeta.trainer.datasets.animal_mnist import AnimalMnist
 from pmeta.trainer.datasets.base import Dataset
+from pmeta.trainer.datasets.cub import Cub
 from pmeta.trainer.datasets.emoji import Emoji
 from pmeta.trainer.datasets.fashion_mnist import FashionMnist
 from pmeta.trainer.datasets.folder import Folder
 from pmeta.trainer.datasets.icons import Icons
+from pmeta.trainer.datasets.mini_imagenet import MiniImageNet
 from pmeta.trainer.datasets.npz import Npz
 from pmeta.trainer.datasets.omniglot import Omniglot
 from pmeta.trainer.datasets.smartwatch import Smartwatch
+from pmeta.trainer.datasets.tiered_imagenet import TieredImageNet
 from pmeta.trainer.settings import variant
 
 _CLASSES: tuple[type[Dataset], ...] = (
     Icons,
     Emoji,
     Omniglot,
+    MiniImageNet,
+    TieredImageNet,
+    Cub,
     FashionMnist,
     AnimalMnist,
     Folder,
