@@ -216,6 +216,17 @@ def test_shortened_and_scrambled_npz_are_refused_or_read(tmp_path: Path, save: A
         npz_array(path, "images")
 
 
+def test_encrypted_npz_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, images=GREY, labels=LABELS)
+    content = bytearray(path.read_bytes())
+    for place in (6, content.index(b"PK\x01\x02") + 8):  # flags in the local header and in the directory
+        content[place] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
+        npz_array(path, "images")
+
+
 # --- pictures --------------------------------------------------------------------------------------------------
 
 

@@ -317,6 +317,7 @@ def hdf5_cut(folder: Path) -> None:
         (hdf5_of((2, SIDE, SIDE, 3), np.float32), r"is float32 \(2, 6, 6, 3\), expected uint8"),
         (hdf5_of((2, SIDE, SIDE), np.uint8), r"is uint8 \(2, 6, 6\), expected uint8"),
         (hdf5_of((10**9, SIDE, SIDE, 3), np.uint8), "expected uint8"),
+        (hdf5_of((2, 10**6, 10**6, 3), np.uint8), "is larger than its part of the file"),
         (hdf5_of((0, SIDE, SIDE, 3), np.uint8), "expected uint8"),
         (hdf5_cut, "no readable HDF5 file"),
         (lambda folder: (folder / "val_labels.json").write_text("{}"), "no list of class names"),

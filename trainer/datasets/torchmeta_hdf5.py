@@ -14,11 +14,12 @@ import numpy as np
 
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import read_file
-from pmeta.trainer.datasets.image_files import Encoded, Pictures
+from pmeta.trainer.datasets.image_files import MAX_PIXELS, Encoded, Pictures
 
 _GROUP: Final = "datasets"
 _MAX_LABELS_BYTES: Final = 1 << 20
 _MAX_PER_CLASS: Final = 100_000
+_LARGEST_RATIO: Final = 1100  # of a compressed dataset to its bytes in the file; deflate reaches 1,032
 _TODO: Final = "make it again with torchmeta"
 
 
@@ -83,6 +84,9 @@ def _dataset(file: Any, name: str, path: Path) -> Any:
     if not (decoded or encoded) or not 1 <= len(dataset) <= _MAX_PER_CLASS:
         what = f"is {dataset.dtype} {dataset.shape}, expected uint8 (N, H, W, 3) or N encoded pictures"
         raise DataError(what, where, _TODO)
+    stored = dataset.id.get_storage_size() * (1 if dataset.chunks is None else _LARGEST_RATIO)
+    if dataset.nbytes > stored or (decoded and dataset.shape[1] * dataset.shape[2] > MAX_PIXELS):
+        raise DataError(f"is larger than its part of the file, {dataset.shape}", where, _TODO)
     return dataset
 
 
@@ -90,6 +94,6 @@ def _content(dataset: Any, row: int, where: str) -> Any:
     """A decoded picture as an array, an encoded one as bytes."""
     try:
         content = dataset[row]
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError, MemoryError) as error:
         raise DataError("is damaged", where, _TODO) from error
     return content if dataset.ndim == 4 else content.tobytes()
