@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(omniglot, "ALPHABETS", {"background": 5, "evaluation": 1})
     monkeypatch.setattr(omniglot, "CHARACTERS", {"background": 10, "evaluation": 2})
     monkeypatch.setattr(omniglot, "DRAWINGS", 2)
+
+
+def apart(path: Path, **options: Any) -> Omniglot:
+    return Omniglot(path, **{"validation": ALPHABETS[:2], "held_back": ALPHABETS[2:4]} | options)
 
 
 def png(number: int) -> bytes:
@@ -62,7 +67,7 @@ def write(folder: Path, content: dict[str, bytes], part: str, zipped: bool) -> N
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "folder"])
 def test_alphabets_are_split(tmp_path: Path, zipped: bool) -> None:
     write(tmp_path, files("background"), "background", zipped)
-    data = Omniglot(path=tmp_path, size=7, test="held-back")
+    data = Omniglot(tmp_path, size=7, validation=ALPHABETS[:2], held_back=ALPHABETS[2:4], test="held-back")
     names = {split: data.load(split).class_names for split in ("train", "val", "test")}
     assert names["train"] == ("Latin/character01", "Latin/character02")
     assert {name.split("/")[0] for name in names["val"]} == {"Gujarati", "Hebrew"}
@@ -73,12 +78,17 @@ def test_alphabets_are_split(tmp_path: Path, zipped: bool) -> None:
     assert where == [[1], [3], [2], [4]] and set(np.unique(train.samples)) == {0, 255}
 
 
+def test_the_splits_that_are_shipped_are_apart() -> None:
+    data = Omniglot()
+    assert len({*data.validation, *data.held_back}) == len(data.validation) + len(data.held_back) == 10
+
+
 def test_the_evaluation_set_is_the_test_split(tmp_path: Path) -> None:
     write(tmp_path, files("background"), "background", True)
     with pytest.raises(DataError, match=r"images_evaluation\.zip: the evaluation set is missing; put "):
-        Omniglot(path=tmp_path).load("test")
+        apart(tmp_path).load("test")
     write(tmp_path, files("evaluation", ("Tibetan",)), "evaluation", True)
-    assert Omniglot(path=tmp_path).load("test").num_classes == 2
+    assert apart(tmp_path).load("test").num_classes == 2
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
@@ -87,21 +97,21 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     archive = tmp_path / "images_background.zip"
     archive.write_bytes(b"no zip")
     with pytest.raises(DataError, match="is damaged"):
-        Omniglot(path=tmp_path).load("train")
+        apart(tmp_path).load("train")
     complete = files("background")
     write(tmp_path, dict(list(complete.items())[:-4]), "background", True)
     with pytest.raises(DataError, match=r"has 5 alphabets with 8 characters|has 4 alphabets"):
-        Omniglot(path=tmp_path).load("train")
+        apart(tmp_path).load("train")
     write(tmp_path, dict(list(complete.items())[:-1]), "background", True)
     with pytest.raises(DataError, match="Latin/character02 has 1 drawings, not 2"):
-        Omniglot(path=tmp_path).load("train")
+        apart(tmp_path).load("train")
     name = next(name for name in complete if "Latin" in name)
     for data, words in ((b"no picture", "is no readable picture"), (bytes(1 << 17), "is too large")):
         write(tmp_path, complete | {name: data}, "background", True)
         with pytest.raises(DataError, match=words):
-            Omniglot(path=tmp_path).load("train")
+            apart(tmp_path).load("train")
     write(tmp_path, complete, "background", True)
     with pytest.raises(ConfigError, match="has no alphabet 'Klingon'; use some of Balinese, "):
-        Omniglot(path=tmp_path, validation=("Klingon",)).load("val")
+        apart(tmp_path, validation=("Klingon",)).load("val")
     with pytest.raises(DataError, match="has no val split"):
-        Omniglot(path=tmp_path, validation=()).load("val")
+        apart(tmp_path, validation=()).load("val")

@@ -45,8 +45,21 @@ class Omniglot(Dataset):
     background: ClassVar[Background | None] = "dark"
 
     size: int = 28  # pixels per side
-    validation: tuple[str, ...] = ("Gujarati", "Hebrew")  # background alphabets to validate on
-    held_back: tuple[str, ...] = ("Balinese", "Japanese_(hiragana)")  # background alphabets kept from training
+    # Background alphabets to validate on, and others kept from training: small ones, so that many characters are left.
+    validation: tuple[str, ...] = (
+        "Alphabet_of_the_Magi",
+        "Arcadian",
+        "Hebrew",
+        "Ojibwe_(Canadian_Aboriginal_Syllabics)",
+    )
+    held_back: tuple[str, ...] = (
+        "Balinese",
+        "Blackfoot_(Canadian_Aboriginal_Syllabics)",
+        "Early_Aramaic",
+        "Greek",
+        "Inuktitut_(Canadian_Aboriginal_Syllabics)",
+        "Tagalog",
+    )
     test: Literal["evaluation", "held-back"] = "evaluation"  # what the test split is
 
     def __post_init__(self) -> None:
