@@ -21,6 +21,7 @@ class Changes:
     symmetry: npt.NDArray[np.int64]  # (T, ways), number of one of the symmetries that make new classes
     shift: npt.NDArray[np.int64]  # (T, ways, S, 2), rows and columns
     warp: npt.NDArray[np.float32] | None  # (T, ways, S, 2, 2): target to source, about the middle; None: none
+    negated: npt.NDArray[np.bool_] | None = None  # (T, ways, C): channels whose sign changes; None: none
 
 
 class Augmentation:
@@ -33,7 +34,7 @@ class Augmentation:
         if self.active:
             if len(shape) != 3:
                 raise ConfigError("augments pictures only", "[augmentation]", "leave it out for this data set")
-            self._size = shape[1:]
+            self._channels, self._size = shape[0], shape[1:]
             self._symmetries = _symmetry_maps(self._size, config).to(device)
 
     def draw(self, shape: tuple[int, int, int], rng: np.random.Generator) -> Changes:
@@ -44,12 +45,16 @@ class Augmentation:
             symmetry=rng.integers(0, symmetries, shape[:2]),
             shift=rng.integers(-config.shift, config.shift + 1, (*shape, 2)),
             warp=_warps(config, shape, rng) if config.angle or config.zoom or config.shear else None,
+            negated=rng.random((*shape[:2], self._channels)) < 0.5 if config.negate_channels else None,
         )
 
     def apply(self, raw: Tensor, changes: Changes) -> Tensor:
         """(T, ways, S, C, H, W) uint8 → changed, uint8; float32 of the same range after a warp."""
         if not self.active:
             return raw
+        if changes.negated is not None:
+            negated = torch.from_numpy(changes.negated).to(raw.device)[:, :, None, :, None, None]
+            raw = torch.where(negated, -1 - raw if raw.dtype == torch.uint8 else -raw, raw)  # -1 - u is 255 - u
         samples, channels, height, width = raw.shape[2:]
         symmetry, shift = (torch.from_numpy(a).to(raw.device) for a in (changes.symmetry, changes.shift))
         # Target pixel (r, c) shows source pixel symmetry(clamp((r, c) - shift)).

@@ -82,6 +82,7 @@ class AugmentationConfig:
     shear: float = 0.0  # largest slant of a sample: 0.1 moves a row by a tenth of its distance from the middle
     rotate_classes: bool = False  # a class turned by 90, 180 or 270 degrees is a new class
     flip_classes: bool = False  # a mirrored class is a new class
+    negate_channels: bool = False  # a class with the signs of some channels changed is a new class (255 − u)
 
 
 @dataclass(frozen=True)

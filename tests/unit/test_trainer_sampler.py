@@ -88,6 +88,19 @@ def test_a_quarter_turn_of_samples_is_a_quarter_turn() -> None:
     assert any(np.allclose(turned, np.rot90(source.samples[0], turns, axes=(1, 2)), atol=1e-3) for turns in (1, 3))
 
 
+def test_channels_are_negated_for_a_whole_class() -> None:
+    source = data()
+    subject = sampler(source, negate_channels=True)
+    draw = subject.draw(0, 0, 20)
+    batch = subject.gather(draw)
+    x = torch.cat([batch.support_x.unflatten(1, (3, 2)), batch.query_x.unflatten(1, (3, 1))], dim=2).numpy()
+    plain = source.samples[draw.samples]
+    negated = draw.changes.negated
+    assert negated is not None and negated.shape == (20, 3, 2) and 0.3 < negated.mean() < 0.7
+    expected = np.where(negated[:, :, None, :, None, None], 255 - plain, plain)
+    np.testing.assert_array_equal(x, expected)
+
+
 def test_warps_stay_in_their_range() -> None:
     limits = {"angle": 10.0, "zoom": 0.2, "shear": 0.3}
     augmentation = Augmentation(AugmentationConfig(**limits), (1, 6, 6), torch.device("cpu"))
