@@ -1,0 +1,216 @@
+"""Smartwatch: how much adapting to a person's own first movements gains, for people never seen, all ten in five folds.
+
+    for f in 0 1 2 3 4; do sed "s/^fold = .*/fold = $f/" trainer/configs/smartwatch.toml > fold$f.toml
+        pmeta-train train fold$f.toml --out fold$f.onnx; done
+    python -m benchmarks.smartwatch fold?.onnx --out smartwatch.png
+
+Beside the meta-trained models stands the same network as one would train it otherwise: on all windows of the same
+people, without tasks; as it is, and with its last layer or all of it fine-tuned on the same first movements by plain
+gradient steps, whose size and number the validation people choose.
+
+A wearer is a person with the watch on one arm. Figures are means over wearers, with 95 % intervals over wearers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from pmeta.codegen.adaptation import InputEncoding, Model
+from pmeta.codegen.modelfile import load_model
+from pmeta.codegen.taskfile import Task
+from pmeta.trainer.config import Config, config_from_dict
+from pmeta.trainer.datasets.base import ClassSamples, Split
+from pmeta.trainer.encoding import decode
+from pmeta.trainer.evaluation import task_batch
+from pmeta.trainer.export import from_model
+from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
+from pmeta.trainer.networks import Network, weight_tensors
+from pmeta.trainer.objective import accuracies
+from pmeta.trainer.tasks import fixed_tasks
+
+CPU = torch.device("cpu")
+SHOTS, QUERIES = (1, 3, 5), 5
+TEST_SEED, VALIDATION_SEED = 10_000, 20_000
+VALIDATION_TASKS, TASKS_AT_ONCE = 20, 20
+STEP_SIZES, STEP_NUMBERS = (0.03, 0.1, 0.3), (5, 10)
+STEPS, BATCH, LEARNING_RATE = 1500, 64, 3e-3  # of ordinary training
+MICRO_BATCH = 1  # as on the device
+
+Learner = tuple[InnerLoop, MetaParameters]
+ByWearer = dict[str, list[float]]
+Rows = dict[str, ByWearer]  # by "how it learns: windows per movement"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A model and the data of its configuration."""
+
+    model: Model
+    config: Config
+
+    @staticmethod
+    def of(file: Path, data: Path | None) -> Fold:
+        model = load_model(file)
+        config = config_from_dict(model.adaptation.training["config"], str(file))
+        return Fold(model, replace(config, data=replace(config.data, path=data)))
+
+    @property
+    def encoding(self) -> InputEncoding:
+        return self.model.adaptation.encoding
+
+    def tasks(self, split: Split, shots: int, count: int, seed: int) -> tuple[Task, ...]:
+        samples: ClassSamples = self.config.data.load(split)
+        return fixed_tasks(samples, self.model.adaptation.ways, shots, QUERIES, count, seed)
+
+
+def accuracy_by_wearer(learner: Learner, tasks: Sequence[Task], encoding: InputEncoding) -> tuple[ByWearer, ByWearer]:
+    """Accuracies before and after adaptation of each task, by wearer."""
+    before: ByWearer = {}
+    after: ByWearer = {}
+    for start in range(0, len(tasks), TASKS_AT_ONCE):
+        part = tasks[start : start + TASKS_AT_ONCE]
+        found = accuracies(*learner, task_batch(part, encoding, CPU), MICRO_BATCH)
+        for task, *values in zip(part, *(result.tolist() for result in found[:2]), strict=True):
+            wearer = task.class_names[0].split(", ", 1)[1]
+            for table, value in zip((before, after), values, strict=True):
+                table.setdefault(wearer, []).append(value)
+    return before, after
+
+
+# --- the network without meta-learning -----------------------------------------------------------------------
+
+
+def ordinary_weights(fold: Fold) -> dict[str, Tensor]:
+    """The network trained on all windows of the training people, as any classifier."""
+    data = fold.config.data.load("train")
+    rng = np.random.default_rng(fold.config.training.seed)
+    ways = fold.model.adaptation.ways
+    network = Network(fold.config.network.graph(data.shape, ways, rng))
+    samples, labels = torch.tensor(data.samples), torch.tensor(data.labels) % ways  # a wearer's classes are in order
+    weights = {name: weight.requires_grad_() for name, weight in weight_tensors(network.graph).items()}
+    optimizer = torch.optim.Adam(weights.values(), LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        chosen = torch.from_numpy(rng.integers(0, len(samples), BATCH))
+        logits, _ = network.forward(weights, decode(samples[chosen], fold.encoding))
+        optimizer.zero_grad()
+        F.cross_entropy(logits, labels[chosen]).backward()
+        optimizer.step()
+        schedule.step()
+    return {name: weight.detach() for name, weight in weights.items()}
+
+
+def fine_tuning(fold: Fold, weights: dict[str, Tensor], last_only: bool) -> Learner:
+    """Plain gradient steps on the last layer or all, of the size and number that serve the validation people best."""
+    tasks = fold.tasks("val", shots=3, count=VALIDATION_TASKS, seed=VALIDATION_SEED)
+    graph = fold.model.graph
+    layers = graph.layers[-1:] if last_only else graph.layers
+
+    def learner(step_size: float, steps: int) -> Learner:
+        learning = frozenset(name for layer in layers for name in layer.weight_names)
+        alpha = torch.full((len(graph.layers), steps), step_size)
+        inner = InnerLoop(Network(graph), steps, learning, rho_fw=0, rho_bw=0)
+        return inner, {"weights": weights, "alpha": alpha, "attention": {}}
+
+    def validated(candidate: Learner) -> float:
+        _, after = accuracy_by_wearer(candidate, tasks, fold.encoding)
+        return float(np.mean([value for values in after.values() for value in values]))
+
+    return max((learner(*choice) for choice in product(STEP_SIZES, STEP_NUMBERS)), key=validated)
+
+
+# --- results -------------------------------------------------------------------------------------------------
+
+
+def measured(file: Path, data: Path | None, tasks: int) -> Rows:
+    """Accuracies of the test people of one model's fold."""
+    fold, rows = Fold.of(file, data), dict[str, ByWearer]()
+    weights = ordinary_weights(fold)
+    learners = {
+        "meta-trained": from_model(fold.model, CPU),
+        "ordinary, last layer fine-tuned": fine_tuning(fold, weights, last_only=True),
+        "ordinary, all layers fine-tuned": fine_tuning(fold, weights, last_only=False),
+    }
+    for name, shots in product(learners, SHOTS):
+        drawn = fold.tasks("test", shots, tasks, TEST_SEED)
+        before, after = accuracy_by_wearer(learners[name], drawn, fold.encoding)
+        rows[f"{name}: {shots}"] = after
+        rows[f"{name.split(',')[0]}: 0"] = before
+    return rows
+
+
+def mean_and_interval(row: ByWearer) -> tuple[float, float]:
+    """Over wearers: mean, and 1.96 standard errors."""
+    means = [float(np.mean(values)) for values in row.values()]
+    return float(np.mean(means)), 1.96 * float(np.std(means, ddof=1)) / sqrt(len(means))
+
+
+def table(rows: Rows) -> str:
+    """Markdown: a line for each way to learn, a column for each number of windows."""
+    names = list(dict.fromkeys(key.split(":")[0] for key in rows))
+    lines = ["| windows per movement | " + " | ".join(map(str, (0, *SHOTS))) + " |", "|---" * (2 + len(SHOTS)) + "|"]
+    for name in names:
+        cells = [mean_and_interval(rows[key]) if (key := f"{name}: {shots}") in rows else None for shots in (0, *SHOTS)]
+        text = ["" if cell is None else f"{100 * cell[0]:.1f} ± {100 * cell[1]:.1f}" for cell in cells]
+        lines.append(f"| {name} | {' | '.join(text)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: Rows, out: Path) -> None:
+    """Bars by wearer: the ordinary network as it is, and the meta-trained one after 1 and 5 windows per movement."""
+    import matplotlib.pyplot as plt
+
+    shown = {
+        "ordinary training, as it is": rows["ordinary: 0"],
+        "meta-trained, 1 window of each movement": rows["meta-trained: 1"],
+        "5 windows": rows["meta-trained: 5"],
+    }
+    wearers = sorted(rows["ordinary: 0"], key=lambda name: (int(name.split()[1].strip(",")), name))
+    figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
+    for number, (label, row) in enumerate(shown.items()):
+        heights = [100 * np.mean(row[wearer]) for wearer in wearers]
+        axes.bar(np.arange(len(wearers)) + 0.27 * (number - 1), heights, 0.27, label=label)
+    axes.set_xticks(range(len(wearers)), [name.replace("person ", "").replace(", ", "\n") for name in wearers], size=8)
+    axes.set_ylabel("accuracy, %")
+    axes.set_ylim(40, 100)
+    axes.legend(loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 1.0))
+    figure.savefig(out, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="+", help="a model of each fold, or what --json wrote of it")
+    parser.add_argument("--data", type=Path, help="where the data set is")
+    parser.add_argument("--tasks", type=int, default=200, help="test tasks of each fold and number of windows")
+    parser.add_argument("--out", type=Path, help="PNG file for the bars")
+    parser.add_argument("--json", type=Path, help="file for every task's accuracy")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: Rows = {}
+    for file in track(options.files, "folds", console=Console(stderr=True)):
+        is_json = file.suffix == ".json"
+        found = json.loads(file.read_text()) if is_json else measured(file, options.data, options.tasks)
+        for name, by_wearer in found.items():
+            rows.setdefault(name, {}).update(by_wearer)
+    print(table(rows))
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1))
+    if options.out:
+        draw(rows, options.out)
+
+
+if __name__ == "__main__":
+    main()
