@@ -269,7 +269,7 @@ def _add(call: Call) -> Written:
 
 
 def _cat(call: Call) -> Written:
-    return "Concat", [call.as_input(part, "") for part in call["tensors"]], {"axis": call["dim"]}
+    return "Concat", [call.as_input(part, "") for part in call["tensors"]], {"axis": call["dim"] % len(call.shape())}
 
 
 def _each(value: Any, size: int) -> list[int]:

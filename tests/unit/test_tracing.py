@@ -45,7 +45,7 @@ def residual() -> nn.Module:
         x = F.leaky_relu(stem(x), 0.1)
         y = norm(conv(x))
         x = y + x  # before the ReLU that works in place
-        x = torch.cat([F.relu_(y), torch.tanh(x), x.sigmoid().clamp(max=0.6)], dim=1)
+        x = torch.cat([F.relu_(y), torch.tanh(x), x.sigmoid().clamp(max=0.6)], dim=-3)
         x = F.adaptive_avg_pool2d(x, (1, 1))
         return last(x.view(x.size(0), -1))
 
