@@ -170,13 +170,13 @@ def table(rows: Rows) -> str:
 
 
 def draw(rows: Rows, out: Path) -> None:
-    """Bars by wearer: the ordinary network as it is, and the meta-trained one after 1 and 5 windows per movement."""
+    """Bars by wearer: the ordinary network as it is, and both kinds after three windows per movement."""
     import matplotlib.pyplot as plt
 
     shown = {
         "ordinary training, as it is": rows["ordinary: 0"],
-        "meta-trained, 1 window of each movement": rows["meta-trained: 1"],
-        "5 windows": rows["meta-trained: 5"],
+        "meta-trained, after 3 windows per movement": rows["meta-trained: 3"],
+        "ordinary, all layers fine-tuned on them": rows["ordinary, all layers fine-tuned: 3"],
     }
     wearers = sorted(rows["ordinary: 0"], key=lambda name: (int(name.split()[1].strip(",")), name))
     figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
