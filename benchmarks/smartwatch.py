@@ -183,10 +183,10 @@ def draw(rows: Rows, out: Path) -> None:
     for number, (label, row) in enumerate(shown.items()):
         heights = [100 * np.mean(row[wearer]) for wearer in wearers]
         axes.bar(np.arange(len(wearers)) + 0.27 * (number - 1), heights, 0.27, label=label)
-    axes.set_xticks(range(len(wearers)), [name.replace("person ", "").replace(", ", "\n") for name in wearers], size=8)
+    axes.set_xticks(range(len(wearers)), [name.replace("person ", "").replace(", ", "\n") for name in wearers], size=7)
     axes.set_ylabel("accuracy, %")
     axes.set_ylim(40, 100)
-    axes.legend(loc="lower center", ncols=3, frameon=False, bbox_to_anchor=(0.5, 1.0))
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize="small")
     figure.savefig(out, dpi=150)
 
 
