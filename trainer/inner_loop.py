@@ -17,7 +17,7 @@ from torch import Tensor
 from pmeta.codegen.graph import Graph, Node
 from pmeta.trainer.attention import channel_weights
 from pmeta.trainer.networks import Network
-from pmeta.trainer.operators import Tensors
+from pmeta.trainer.operators import Tensors, reweighted
 
 # weights, attention and channel_alpha by name, alpha (L, K): a pytree that torch.func differentiates.
 MetaParameters = dict[str, Any]
@@ -49,7 +49,7 @@ class InnerLoop:
         return not self.learning.isdisjoint(node.weight_names)
 
     @property
-    def _lowest(self) -> int:
+    def lowest(self) -> int:
         """Position of the lowest node that learns; their number where none does."""
         nodes = self.graph.nodes
         return next((position for position, node in enumerate(nodes) if self.may_learn(node)), len(nodes))
@@ -58,16 +58,19 @@ class InnerLoop:
         self, meta: MetaParameters, support_x: Tensor, support_y: Tensor, micro_batch: int | None = None
     ) -> Tensors:
         """The weights after K steps. support_x: (N, C, H, W), support_y: (N, ways) one-hot."""
-        return list(self.trajectory(meta, support_x, support_y, micro_batch))[-1]
+        features = self.network.below(meta["weights"], support_x, self.lowest)
+        return list(self.trajectory(meta, features, support_y, micro_batch))[-1]
 
     def trajectory(
-        self, meta: MetaParameters, support_x: Tensor, support_y: Tensor, micro_batch: int | None = None
+        self, meta: MetaParameters, features: Tensors, support_y: Tensor, micro_batch: int | None = None
     ) -> Iterator[Tensors]:
-        """The weights after each of the K steps (Eq. 14, with gradient accumulation over micro-batches)."""
+        """The weights after each of the K steps (Eq. 14, with gradient accumulation over micro-batches).
+
+        features: what the network computes of the support samples below its lowest layer that learns
+        (`Network.below`), the same in every step.
+        """
         weights: Tensors = dict(meta["weights"])
-        samples = support_x.shape[0]
-        # What lies below the lowest layer that learns is the same in every step.
-        features = self.network.below(weights, support_x, self._lowest)
+        samples = support_y.shape[0]
         for k in range(self.steps):
             gradients = self._support_gradients(meta, weights, features, support_y, micro_batch or samples)
             for number, layer in enumerate(self.graph.layers):
@@ -90,31 +93,33 @@ class InnerLoop:
             features, weights = (
                 {name: value.detach() for name, value in values.items()} for values in (features, weights)
             )
-        learning = [layer for layer in self.graph.layers if self.may_learn(layer)]
-        some = next(iter(features.values()))
-        probes = {layer.name: some.new_zeros((len(y), *self.graph.shapes[layer.output])) for layer in learning}
-
-        def summed_loss(probes: Tensors) -> tuple[Tensor, Tensors]:
-            logits, layer_inputs = self.network.forward(weights, features, probes, self._lowest)
-            return cross_entropy(logits, y).sum(), layer_inputs
-
-        output_gradients, layer_inputs = torch.func.grad(summed_loss, has_aux=True)(probes)
+        if not self.learning:
+            return {}
+        learning = {layer.name: layer for layer in self.graph.layers if self.may_learn(layer)}
+        recording = self.network.recorded(weights, features, self.lowest)
+        g = torch.softmax(recording.output, dim=-1) - y  # of the summed cross-entropy
         gradients: Tensors = {}
-        for layer in learning:
-            inputs, g = layer_inputs[layer.name], output_gradients[layer.name]
-            modules: Mapping[str, Tensors] = meta["attention"].get(layer.name, {})
-            if "fw" in modules:
-                inputs = _scaled(inputs, channel_weights(modules["fw"], inputs, micro_batch, self.rho_fw))
-            if "bw" in modules:
-                g = _scaled(g, channel_weights(modules["bw"], g, micro_batch, self.rho_bw))
+        for name, (inputs, g_output) in recording.gradients(g, learning.keys()).items():
+            modules: Mapping[str, Tensors] = meta["attention"].get(name, {})
+            found = self._reweighted_gradients(learning[name], weights, inputs, g_output, modules, micro_batch)
             # α^Ch acts like an attention that is the same for all samples.
-            static: Mapping[str, Tensor] = meta.get("channel_alpha", {}).get(layer.name, {})
-            if "in" in static:
-                inputs = _scaled(inputs, static["in"][None])
-            if "out" in static:
-                g = _scaled(g, static["out"][None])
-            gradients |= self.network.weight_gradients(layer, inputs, g)
+            static: Mapping[str, Tensor] = meta.get("channel_alpha", {}).get(name, {})
+            gradients |= reweighted(learning[name], found, static.get("in"), static.get("out"))
         return gradients
+
+    def _reweighted_gradients(
+        self, layer: Node, weights: Tensors, x: Tensor, g: Tensor, modules: Mapping[str, Tensors], micro_batch: int
+    ) -> Tensors:
+        """A layer's weight gradients, from what its weights are applied to and g(y_l), with attention `modules`."""
+        fw, bw = (
+            channel_weights(modules[direction], values, micro_batch, rho) if direction in modules else None
+            for direction, values, rho in (("fw", x, self.rho_fw), ("bw", g, self.rho_bw))
+        )
+        if micro_batch >= len(x):  # one γ for all samples
+            gradients = self.network.weight_gradients(layer, weights, x, g)
+            return reweighted(layer, gradients, *(None if gamma is None else gamma[0] for gamma in (fw, bw)))
+        x, g = (values if gamma is None else _scaled(values, gamma) for values, gamma in ((x, fw), (g, bw)))
+        return self.network.weight_gradients(layer, weights, x, g)
 
 
 def cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:

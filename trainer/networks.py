@@ -7,7 +7,7 @@ adapted ones, and any vmap over tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from pmeta.codegen.graph import Graph, Node
-from pmeta.trainer.operators import Tensors, apply, weight_gradients
+from pmeta.codegen.plan.segments import relu_after_pool
+from pmeta.trainer.operators import Applied, Tensors, apply, weight_gradients
 
 
 def weight_tensors(graph: Graph, device: torch.device | str = "cpu") -> Tensors:
@@ -38,66 +39,107 @@ class Network:
     graph: Graph
     convolution: str = "direct"  # key of CONVOLUTIONS
 
-    def forward(
-        self,
-        weights: Mapping[str, Tensor],
-        x: Tensor | Mapping[str, Tensor],
-        probes: Mapping[str, Tensor] | None = None,
-        first: int = 0,
-    ) -> tuple[Tensor, Tensors]:
-        """Run the graph, or only its nodes from number `first` on, on a batch.
+    @cached_property
+    def nodes(self) -> tuple[Node, ...]:
+        """The graph's, but max-pools come before the ReLU whose output they alone read.
 
-        x: the samples (N, ...), or what `below` gives for `first`. probes: zeros of y_l's shape, by layer
-        name, added to the layer's output y_l; the loss's gradient with respect to them is g(y_l). Returns the output
-        (N, ...) and, for every layer that has a probe, what its weight gradient needs: its input x_{l-1}, for a
-        GroupNorm the normalized input x̂.
+        That changes neither a value nor a gradient, and leaves the ReLU a quarter of the elements.
+        """
+        return relu_after_pool(self.graph).nodes
+
+    def forward(self, weights: Mapping[str, Tensor], x: Tensor | Mapping[str, Tensor], first: int = 0) -> Tensor:
+        """The output (N, ...) of the graph for a batch.
+
+        x: the samples (N, ...), or what `below` gives for node number `first`, to run the rest.
         """
         activations = dict(x) if isinstance(x, Mapping) else self._samples(x)
-        layer_inputs: Tensors = {}
-        for position in range(first, len(self.graph.nodes)):
-            node = self.graph.nodes[position]
-            y, weighed = self._run(position, weights, activations)
-            if probes is not None and node.name in probes:
-                layer_inputs[node.name] = weighed
-                y = y + probes[node.name]
-            activations[node.output] = y
-        return activations[self.graph.output], layer_inputs
+        for position in range(first, len(self.nodes)):
+            self._run(position, weights, activations)
+        return activations[self.graph.output]
 
     def below(self, weights: Mapping[str, Tensor], x: Tensor, first: int) -> Tensors:
         """What nodes before number `first` compute for those from there on, by activation. x: the samples (N, ...)."""
         activations = self._samples(x)
         for position in range(first):
-            activations[self.graph.nodes[position].output], _ = self._run(position, weights, activations)
+            self._run(position, weights, activations)
         return activations
 
-    def weight_gradients(self, node: Node, x: Tensor, g: Tensor) -> Tensors:
+    def recorded(self, weights: Mapping[str, Tensor], features: Mapping[str, Tensor], first: int) -> Recording:
+        """`forward` that keeps what the way back needs. features: what `below` gives for `first`."""
+        activations, record = dict(features), []
+        for position in range(first, len(self.nodes)):
+            record.append(self._run(position, weights, activations))
+        return Recording(self, first, tuple(record))
+
+    def weight_gradients(self, node: Node, weights: Mapping[str, Tensor], x: Tensor, g: Tensor) -> Tensors:
         """Gradients of a layer's weights, by name, summed over the batch.
 
-        x: what `forward` returned for the layer, g: g(y_l), both (N, ...). The layer is linear in both, so scaling
-        channels of x by γ^fw and of g by γ^bw scales the gradients as Eqs. 12 and 13 ask, bias and shift by γ^bw
-        alone.
+        x: what its weights are applied to (`Recording.gradients`), g: g(y_l), both (N, ...).
         """
-        return weight_gradients(node, x, g, self.convolution)
+        return weight_gradients(node, weights, x, g, self.convolution)
 
     def _samples(self, x: Tensor) -> Tensors:
         """Samples in the graph's shape: (C, L) becomes (C, 1, L)."""
         return {self.graph.input: x.reshape(x.shape[0], *self.graph.input_shape)}
 
-    def _run(
-        self, position: int, weights: Mapping[str, Tensor], activations: dict[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """`apply` node number `position`; drops the activations that no later node reads."""
-        node = self.graph.nodes[position]
-        result = apply(node, weights, [activations[name] for name in node.inputs], self.convolution)
+    def _run(self, position: int, weights: Mapping[str, Tensor], activations: dict[str, Tensor]) -> Applied:
+        """`apply` node number `position`, note its output; drops the activations that no later node reads."""
+        node = self.nodes[position]
+        applied = apply(node, weights, [activations[name] for name in node.inputs], self.convolution)
         for name in self._read_last_by[position]:
             del activations[name]
-        return result
+        activations[node.output] = applied.output
+        return applied
 
     @cached_property
     def _read_last_by(self) -> tuple[tuple[str, ...], ...]:
         """By node: the activations that it is the last to read."""
-        last = {name: position for position, node in enumerate(self.graph.nodes) for name in node.inputs}
+        last = {name: position for position, node in enumerate(self.nodes) for name in node.inputs}
         return tuple(
             tuple(name for name in dict.fromkeys(node.inputs) if last[name] == position)
-            for position, node in enumerate(self.graph.nodes)
+            for position, node in enumerate(self.nodes)
         )
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A pass through the nodes of a network from number `first` on, and the way back."""
+
+    network: Network
+    first: int
+    applied: tuple[Applied, ...]  # by node
+
+    @property
+    def output(self) -> Tensor:
+        """(N, ...)."""
+        return self.applied[-1].output
+
+    def gradients(self, g: Tensor, layers: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+        """For every one of `layers`, by name: what its weights are applied to, and g(y_l). g: gradient of the output.
+
+        Ordinary differentiable code: outer derivatives pass through it as through the forward pass.
+        """
+        nodes = self.network.nodes[self.first :]
+        leads_down = self._outputs_above(layers)
+        by_activation = {nodes[-1].output: g}
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for node, applied in zip(reversed(nodes), reversed(self.applied), strict=True):
+            gradient = by_activation.pop(node.output, None)
+            if gradient is None:
+                continue
+            if node.name in layers:
+                found[node.name] = applied.weighed, gradient
+            if leads_down.isdisjoint(node.inputs):
+                continue
+            for name, part in zip(node.inputs, applied.input_gradients(gradient), strict=True):
+                if name in leads_down:
+                    by_activation[name] = by_activation[name] + part if name in by_activation else part
+        return found
+
+    def _outputs_above(self, layers: Collection[str]) -> set[str]:
+        """Activations that depend on the weights of `layers`."""
+        found: set[str] = set()
+        for node in self.network.nodes[self.first :]:
+            if node.name in layers or not found.isdisjoint(node.inputs):
+                found.add(node.output)
+        return found

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters, cross_entropy
+from pmeta.trainer.operators import Tensors
 
 
 @dataclass(frozen=True)
@@ -24,53 +29,128 @@ class TaskBatch:
         return self.support_x, self.support_y, self.query_x, self.query_y
 
 
+def batching_for(device: torch.device, choice: str = "auto") -> str:
+    """How tasks are computed: `choice`, or for auto what suits the device.
+
+    vmap: all at once, in few large operations, as a GPU wants it. loop: one after another, which on a CPU keeps the
+    data of a task in the cache, and calls ordinary convolutions instead of grouped ones.
+    """
+    if choice != "auto":
+        return choice
+    return "vmap" if device.type == "cuda" else "loop"
+
+
 def meta_gradient(
-    inner: InnerLoop, meta: MetaParameters, tasks: TaskBatch, step_weights: Tensor | None = None
-) -> tuple[MetaParameters, Tensor, Tensor]:
+    inner: InnerLoop, meta: MetaParameters, tasks: TaskBatch, step_weights: Tensor | None = None,
+    batching: str = "auto",
+) -> tuple[MetaParameters, Tensor, Tensor]:  # fmt: skip
     """Second-order gradient of the mean query loss over tasks (Eqs. 7, 8 and 15).
 
     step_weights: None to use the loss after step K alone, or (K,) weights of the losses after every step, the
     multi-step loss of MAML++. Returns the gradient (shaped as `meta`), and loss and accuracy after step K, both (T,).
 
-    vmap(grad(task_loss)), not grad of a vmapped mean: each task differentiates its own loss, so no operator needs a
-    rule for the gradient of its batched form.
+    Layers below the lowest that learns are the same for all tasks: all samples pass through them, forward and
+    backward, as one batch.
     """
+    by_task = _vmapped if batching_for(tasks.query_x.device, batching) == "vmap" else _looped
+    lowest, (count, shots) = inner.lowest, tasks.support_y.shape[:2]
+    weights = {name: weight.detach().requires_grad_() for name, weight in meta["weights"].items()}
+    x = torch.cat([tasks.support_x, tasks.query_x], 1).flatten(0, 1)
+    with torch.enable_grad():
+        shared = inner.network.below(weights, x, lowest)
+    features = {name: value.detach().unflatten(0, (count, -1)) for name, value in shared.items()}
+    computed = [name for name, value in shared.items() if value.requires_grad]  # the others are samples
+    gradient, below, losses, accuracies = by_task(
+        partial(_task_loss, inner, shots, step_weights), meta, {name: features.pop(name) for name in computed},
+        (features, tasks.support_y, tasks.query_y),
+    )  # fmt: skip
+    if computed:
+        more = torch.autograd.grad(
+            [shared[name] for name in computed], [*weights.values()], [below[name].flatten(0, 1) for name in computed],
+            materialize_grads=True, allow_unused=True,
+        )  # fmt: skip
+        summed = {name: gradient["weights"][name] + part for name, part in zip(weights, more, strict=True)}
+        gradient = gradient | {"weights": summed}
+    return tree_map(lambda g: g / count, gradient), losses, accuracies
 
-    def task_loss(
-        meta: MetaParameters, support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        total = query_x.new_zeros(())
-        for k, weights in enumerate(inner.trajectory(meta, support_x, support_y)):
-            last = k == inner.steps - 1
-            if last or step_weights is not None:
-                logits, _ = inner.network.forward(weights, query_x)
-                loss = cross_entropy(logits, query_y).mean()
-                total = total + (loss if step_weights is None else step_weights[k] * loss)
-        return total, (loss.detach(), _accuracy(logits, query_y))
 
-    per_task = torch.func.vmap(torch.func.grad(task_loss, has_aux=True), in_dims=(None, 0, 0, 0, 0))
-    gradients, (losses, accuracies) = per_task(meta, *tasks.tensors())
-    mean = tree_map(lambda g: g.mean(0), gradients)
-    return mean, losses, accuracies
+def _task_loss(
+    inner: InnerLoop, shots: int, step_weights: Tensor | None,
+    meta: MetaParameters, computed: Tensors, samples: Tensors, support_y: Tensor, query_y: Tensor,
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
+    """(loss to differentiate, (loss, accuracy) after step K) of one task.
+
+    computed, samples: what the lowest layer that learns, and those after it, read of what comes before, for the
+    task's samples, `shots` of support first.
+    """
+    support, query = ({name: value[part] for name, value in (computed | samples).items()}
+                      for part in (slice(shots), slice(shots, None)))  # fmt: skip
+    total = query_y.new_zeros(())
+    for k, weights in enumerate(inner.trajectory(meta, support, support_y)):
+        last = k == inner.steps - 1
+        if last or step_weights is not None:
+            logits = inner.network.forward(weights, query, inner.lowest)
+            loss = cross_entropy(logits, query_y).mean()
+            total = total + (loss if step_weights is None else step_weights[k] * loss)
+    return total, (loss.detach(), _accuracy(logits, query_y))
+
+
+# Of all tasks: (sum of gradients by `meta`, gradients by `computed`, losses (T,), accuracies (T,)).
+_ByTask = tuple[MetaParameters, Tensors, Tensor, Tensor]
+_Loss = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]
+
+
+def _vmapped(loss: _Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[Any, ...]) -> _ByTask:
+    """vmap(grad(loss)), not grad of a vmapped mean: no operator needs a rule for the gradient of its batched form."""
+    per_task = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0, 0, 0))
+    (gradients, below), (losses, accuracies) = per_task(meta, computed, *fixed)
+    return tree_map(lambda g: g.sum(0), gradients), below, losses, accuracies
+
+
+def _looped(loss: _Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[Any, ...]) -> _ByTask:
+    """One task after another; only one task's graph is alive at a time."""
+    leaves, structure = tree_flatten(meta)
+    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    total = [torch.zeros_like(leaf) for leaf in leaves]
+    below = {name: torch.empty_like(value) for name, value in computed.items()}
+    results = []
+    for t in range(len(fixed[-1])):
+        mine = {name: value[t].detach().requires_grad_() for name, value in computed.items()}
+        with torch.enable_grad():
+            value, result = loss(tree_unflatten(leaves, structure), mine, *tree_map(itemgetter(t), fixed))
+        wanted = [*leaves, *mine.values()]
+        gradients = torch.autograd.grad(value, wanted, materialize_grads=True, allow_unused=True)
+        for sum_, gradient in zip(total, gradients[: len(leaves)], strict=True):
+            sum_ += gradient
+        for name, gradient in zip(mine, gradients[len(leaves) :], strict=True):
+            below[name][t] = gradient
+        results.append(torch.stack(result))
+    losses, accuracies = torch.stack(results).unbind(1)
+    return tree_unflatten(total, structure), below, losses, accuracies
 
 
 def _accuracy(logits: Tensor, one_hot: Tensor) -> Tensor:
-    return (logits.argmax(-1) == one_hot.argmax(-1)).float().mean()
+    return (logits.argmax(-1) == one_hot.argmax(-1)).to(one_hot.dtype).mean()
 
 
 def accuracies(
-    inner: InnerLoop, meta: MetaParameters, tasks: TaskBatch, micro_batch: int | None
+    inner: InnerLoop, meta: MetaParameters, tasks: TaskBatch, micro_batch: int | None, batching: str = "auto"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(accuracy before, accuracy after, query loss after) adaptation at micro-batch size `micro_batch`, each (T,)."""
 
-    def one_task(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> tuple[Tensor, ...]:
-        before, _ = inner.network.forward(meta["weights"], query_x)
+    def one_task(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
+        before = inner.network.forward(meta["weights"], query_x)
         adapted = inner.adapt(meta, support_x, support_y, micro_batch)
-        after, _ = inner.network.forward(adapted, query_x)
-        return _accuracy(before, query_y), _accuracy(after, query_y), cross_entropy(after, query_y).mean()
+        after = inner.network.forward(adapted, query_x)
+        loss = cross_entropy(after, query_y).mean()
+        return torch.stack([_accuracy(before, query_y), _accuracy(after, query_y), loss])
 
     with torch.no_grad():
-        before, after, loss = torch.func.vmap(one_task)(*tasks.tensors())
+        if batching_for(tasks.query_x.device, batching) == "vmap":
+            results = torch.func.vmap(one_task)(*tasks.tensors())
+        else:
+            results = torch.stack([one_task(*task) for task in zip(*tasks.tensors(), strict=True)])
+    before, after, loss = results.unbind(1)
     return before, after, loss
 
 

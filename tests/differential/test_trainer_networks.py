@@ -62,7 +62,7 @@ def test_forward_follows_the_simulator(convolution: str) -> None:
         samples, _ = random_samples(model, seed, SAMPLES)
         inner, meta = from_model(model, CPU)
         network = replace(inner.network, convolution=convolution)
-        logits, _ = network.forward(meta["weights"], reference.decode(model, samples, torch.float32))
+        logits = network.forward(meta["weights"], reference.decode(model, samples, torch.float32))
         simulator = Simulator(model)
         expected = np.stack([simulator.predict(sample) for sample in samples])
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=f"seed {seed}")

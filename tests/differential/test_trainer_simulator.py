@@ -40,7 +40,7 @@ def adapted_by_trainer(model: Model, task: Task) -> tuple[dict[str, Float32Array
     batch = task_batch([task], model.adaptation.encoding, CPU)
     with torch.no_grad():
         weights = inner.adapt(meta, batch.support_x[0], batch.support_y[0], micro_batch=model.adaptation.sample_batch)
-        logits, _ = inner.network.forward(weights, batch.query_x[0])
+        logits = inner.network.forward(weights, batch.query_x[0])
     return {name: weight.numpy() for name, weight in weights.items()}, logits.numpy()
 
 

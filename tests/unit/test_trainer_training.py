@@ -328,7 +328,7 @@ def test_exported_model_computes_the_same(method: str, tmp_path: Path) -> None:
     batch = task_batch(tasks, encoding, CPU)
     trained = tree_map(lambda t: t, run._best["meta"])
     original, exported = (
-        loop.network.forward(loop.adapt(parameters, batch.support_x[0], batch.support_y[0], 1), batch.query_x[0])[0]
+        loop.network.forward(loop.adapt(parameters, batch.support_x[0], batch.support_y[0], 1), batch.query_x[0])
         for loop, parameters in ((run._learner.inner, trained), (inner, meta))
     )
     assert torch.equal(original, exported)
@@ -361,6 +361,6 @@ def test_onnxruntime_agrees_with_torch(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     inner, meta = from_model(model, CPU)
     x = torch.randn(3, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    expected = inner.network.forward(meta["weights"], x)[0]
+    expected = inner.network.forward(meta["weights"], x)
     (logits,) = session.run(None, {model.graph.input: x.numpy()})
     np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=1e-5)
