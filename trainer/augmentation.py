@@ -23,6 +23,10 @@ class Changes:
     warp: npt.NDArray[np.float32] | None  # (T, ways, S, 2, 2): target to source, about the middle; None: none
     negated: npt.NDArray[np.bool_] | None = None  # (T, ways, C): channels whose sign changes; None: none
 
+    def share(self, tasks: slice) -> Changes:
+        """Those of some of the tasks."""
+        return Changes(self.symmetry[tasks], self.shift[tasks], None if self.warp is None else self.warp[tasks])
+
 
 class Augmentation:
     """Draws changes and applies them to pictures of one size."""

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pmeta.codegen.adaptation import MAX_STEPS
 from pmeta.codegen.errors import ConfigError
@@ -68,6 +68,7 @@ class TrainingConfig:
     validate_every: int = 250
     validation_tasks: int = 100
     checkpoint_every: int = 250
+    batching: Literal["auto", "vmap", "loop"] = "auto"  # all tasks at once or one by one; auto: vmap on a GPU
     convolution: str = "auto"  # direct, matmul; auto: direct on a CPU, matmul on a GPU
     cuda_graph: bool = True  # on a CUDA GPU: replay each iteration as one graph
 

@@ -50,11 +50,11 @@ class _Forward(torch.autograd.Function):
         ctx.geometry = inputs[2:]
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, filters = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        dx = _InputGradient.apply(g, filters, x, *ctx.geometry) if wanted[0] else None  # type: ignore[no-untyped-call]
-        dw = _WeightGradient.apply(g, x, filters, *ctx.geometry) if wanted[1] else None  # type: ignore[no-untyped-call]
+        dx = _InputGradient.apply(g, filters, x, *ctx.geometry) if wanted[0] else None
+        dw = _WeightGradient.apply(g, x, filters, *ctx.geometry) if wanted[1] else None
         return dx, dw, None, None
 
 
@@ -71,11 +71,11 @@ class _InputGradient(torch.autograd.Function):
         ctx.geometry = inputs[3:]
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         g, filters = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        dg = _Forward.apply(v, filters, *ctx.geometry) if wanted[0] else None  # type: ignore[no-untyped-call]
-        dw = _WeightGradient.apply(g, v, filters, *ctx.geometry) if wanted[1] else None  # type: ignore[no-untyped-call]
+        dg = _Forward.apply(v, filters, *ctx.geometry) if wanted[0] else None
+        dw = _WeightGradient.apply(g, v, filters, *ctx.geometry) if wanted[1] else None
         return dg, dw, None, None, None
 
 
@@ -92,11 +92,11 @@ class _WeightGradient(torch.autograd.Function):
         ctx.geometry = inputs[3:]
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         g, x = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        dg = _Forward.apply(x, v, *ctx.geometry) if wanted[0] else None  # type: ignore[no-untyped-call]
-        dx = _InputGradient.apply(g, v, x, *ctx.geometry) if wanted[1] else None  # type: ignore[no-untyped-call]
+        dg = _Forward.apply(x, v, *ctx.geometry) if wanted[0] else None
+        dx = _InputGradient.apply(g, v, x, *ctx.geometry) if wanted[1] else None
         return dg, dx, None, None, None
 
 
@@ -111,17 +111,17 @@ def _gradients(g: Tensor, x: Tensor, filters: Tensor, window: Window, groups: in
 
 
 def _direct_forward(x: Tensor, filters: Tensor, window: Window, groups: int) -> Tensor:
-    y: Tensor = _Forward.apply(x, filters, window, groups)  # type: ignore[no-untyped-call]
+    y: Tensor = _Forward.apply(x, filters, window, groups)
     return y
 
 
 def _direct_input_gradient(g: Tensor, filters: Tensor, x: Tensor, window: Window, groups: int) -> Tensor:
-    dx: Tensor = _InputGradient.apply(g, filters, x.detach(), window, groups)  # type: ignore[no-untyped-call]
+    dx: Tensor = _InputGradient.apply(g, filters, x.detach(), window, groups)
     return dx
 
 
 def _direct_weight_gradient(g: Tensor, x: Tensor, filters: Tensor, window: Window, groups: int) -> Tensor:
-    dw: Tensor = _WeightGradient.apply(g, x, filters.detach(), window, groups)  # type: ignore[no-untyped-call]
+    dw: Tensor = _WeightGradient.apply(g, x, filters.detach(), window, groups)
     return dw
 
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils._pytree import tree_map
 
 from pmeta.codegen.adaptation import InputEncoding
 from pmeta.codegen.taskfile import Task
 from pmeta.trainer.encoding import decode
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
 from pmeta.trainer.objective import TaskBatch, accuracies
+from pmeta.trainer.parallel import in_processes
 
 TASKS_AT_ONCE = {"cpu": 4, "cuda": 50}
+
+Part = Sequence[Task]
+Outcomes = npt.NDArray[np.float64]  # (tasks, 3): accuracy before and after adaptation, query loss after it
 
 
 @dataclass(frozen=True)
@@ -37,25 +43,62 @@ class Evaluation:
 def evaluate(
     inner: InnerLoop,
     meta: MetaParameters,
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     encoding: InputEncoding,
     sample_batch: int,
     device: torch.device,
     advance: Callable[[int], None] | None = None,
+    workers: int | None = None,
 ) -> Evaluation:
-    """Adapt to every task and measure. All tasks have the same sizes; `advance` is told how many are done."""
-    at_once = TASKS_AT_ONCE[device.type]
-    before: list[float] = []
-    after: list[float] = []
-    loss: list[float] = []
-    for start in range(0, len(tasks), at_once):
-        part = tasks[start : start + at_once]
-        results = accuracies(inner, meta, task_batch(part, encoding, device), sample_batch)
-        for values, result in zip((before, after, loss), results, strict=True):
-            values.extend(result.tolist())
+    """Adapt to every task and measure. All tasks have the same sizes; `advance` is told how many are done.
+
+    workers: so many processes, on a CPU, of one thread each; the figures do not depend on their number. None: here,
+    with the threads that PyTorch has.
+    """
+    parts = _parts(tasks, TASKS_AT_ONCE[device.type])
+    found = []
+    for outcomes in _outcomes(inner, meta, parts, encoding, sample_batch, device, workers):
+        found.append(outcomes)
         if advance is not None:
-            advance(len(part))
-    return Evaluation(len(tasks), *_mean_and_interval(before), *_mean_and_interval(after), float(np.mean(loss)))
+            advance(len(outcomes))
+    before, after, loss = np.concatenate(found).T
+    return Evaluation(len(loss), *mean_and_interval(before), *mean_and_interval(after), float(loss.mean()))
+
+
+def _outcomes(
+    inner: InnerLoop, meta: MetaParameters, parts: Iterator[Part], encoding: InputEncoding, sample_batch: int,
+    device: torch.device, workers: int | None,
+) -> Iterator[Outcomes]:  # fmt: skip
+    """Of every part, in order."""
+    if workers is None or device.type != "cpu":
+        yield from map(_measurement(inner, meta, encoding, sample_batch, device), parts)
+        return
+    arrays = tree_map(lambda tensor: tensor.detach().numpy(), meta)
+    yield from in_processes(_measurement_on_cpu, (inner, arrays, encoding, sample_batch), parts, workers)
+
+
+def _measurement(
+    inner: InnerLoop, meta: MetaParameters, encoding: InputEncoding, sample_batch: int, device: torch.device
+) -> Callable[[Part], Outcomes]:
+    def measure(tasks: Part) -> Outcomes:
+        results = accuracies(inner, meta, task_batch(tasks, encoding, device), sample_batch)
+        return torch.stack(results, 1).cpu().numpy().astype(np.float64)
+
+    return measure
+
+
+def _measurement_on_cpu(
+    inner: InnerLoop, arrays: MetaParameters, encoding: InputEncoding, sample_batch: int
+) -> Callable[[Part], Outcomes]:
+    """`_measurement`, from what can be sent to another process."""
+    meta = tree_map(torch.from_numpy, arrays)
+    return _measurement(inner, meta, encoding, sample_batch, torch.device("cpu"))
+
+
+def _parts(tasks: Iterable[Task], size: int) -> Iterator[Part]:
+    remaining = iter(tasks)
+    while part := list(islice(remaining, size)):
+        yield part
 
 
 def task_batch(tasks: Sequence[Task], encoding: InputEncoding, device: torch.device) -> TaskBatch:
@@ -74,6 +117,7 @@ def task_batch(tasks: Sequence[Task], encoding: InputEncoding, device: torch.dev
     )  # fmt: skip
 
 
-def _mean_and_interval(values: list[float]) -> tuple[float, float]:
+def mean_and_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """(mean, half-width of its 95 % confidence interval)."""
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return float(np.mean(values)), 1.96 * deviation / sqrt(len(values))

@@ -18,6 +18,7 @@ from pmeta.codegen.graph import Graph, Node, Shape
 from pmeta.trainer.attention import initial_module
 from pmeta.trainer.captured import Captured
 from pmeta.trainer.config import Config
+from pmeta.trainer.distributed import ALONE, Processes
 from pmeta.trainer.export import to_model
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
 from pmeta.trainer.lasso import activation_shares, ram_shares
@@ -42,10 +43,15 @@ class MetaLearner:
     """Meta-parameters, their optimizer, and the outer step of Algorithm 2."""
 
     def __init__(
-        self, config: Config, input_shape: Shape, device: torch.device, encoding: InputEncoding = FLOAT32
+        self,
+        config: Config,
+        input_shape: Shape,
+        device: torch.device,
+        encoding: InputEncoding = FLOAT32,
+        processes: Processes = ALONE,
     ) -> None:
         """encoding: how samples travel, part of what the planner charges for (`method.lasso_cost`)."""
-        self.config, self.device = config, device
+        self.config, self.device, self._processes = config, device, processes
         rng = np.random.default_rng([config.training.seed, 2**31])  # apart from every iteration's
         self.graph = config.network.graph(input_shape, config.task.ways, rng)
         self.inner = inner_loop(self.graph, config, device)
@@ -66,6 +72,7 @@ class MetaLearner:
             )
             for first_order in (False, True)
         }
+        self._finish = Captured(self._clip_and_charge, device, enabled=config.training.cuda_graph)
 
     def _prices(self, encoding: InputEncoding) -> Tensor:
         """λ·m of Eq. 9 for every step size, (L, K); 0 where it may not learn."""
@@ -92,36 +99,56 @@ class MetaLearner:
         return groups
 
     def step(self, tasks: TaskBatch, iteration: int) -> StepReport:
-        """One outer step (Eqs. 7, 9 and 15) on `tasks`; `iteration` counts from 0 and sets rates and weights."""
+        """One outer step (Eqs. 7, 9 and 15); `iteration` counts from 0 and sets rates and weights.
+
+        tasks: this process's share of the iteration's.
+        """
         inputs: dict[str, tuple[Tensor, ...]] = {"tasks": tasks.tensors()}
         annealed = self.config.training.multi_step_iterations
         if iteration < annealed:
             weights = multi_step_weights(self.inner.steps, iteration / annealed)
             inputs["step_weights"] = (torch.tensor(weights, device=self.device),)
         first_order = self.inner.first_order or iteration < self.config.training.first_order_iterations
-        loss, accuracy = self._gradients[first_order](inputs)
+        means = self._gradients[first_order](inputs)
+        self._exchange(means, len(tasks.query_y))
+        self._finish({})
         for group in self._optimizer.param_groups:
             group["lr"] = self._learning_rate(group["base"], iteration)
         self._optimizer.step()
         zeros, reentries = self._project_alpha()
-        report = torch.stack([loss, accuracy, zeros, reentries]).tolist()  # the step's one wait for the device
+        report = torch.stack([*means, zeros, reentries]).tolist()  # the step's one wait for the device
         return StepReport(report[0], report[1], int(report[2]), int(report[3]))
 
-    def _write_gradients(self, inner: InnerLoop, inputs: dict[str, tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
-        """Set every leaf's .grad in place; returns mean loss and accuracy."""
+    def _write_gradients(self, inner: InnerLoop, inputs: dict[str, tuple[Tensor, ...]]) -> Tensor:
+        """Set every leaf's .grad in place to the mean over tasks; returns the means of (loss, accuracy), (2,)."""
         step_weights = inputs["step_weights"][0] if "step_weights" in inputs else None
-        gradient, losses, accuracies = meta_gradient(inner, self.meta, TaskBatch(*inputs["tasks"]), step_weights)
-        leaves = tree_leaves(gradient)
-        if self.config.training.clip_norm:
-            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(leaf) for leaf in leaves]))
-            shrink = (self.config.training.clip_norm / norm).clamp(max=1.0)
-            leaves = [leaf * shrink for leaf in leaves]
-        for leaf, value in zip(self._leaves, leaves, strict=True):
+        gradient, losses, accuracies = meta_gradient(
+            inner, self.meta, TaskBatch(*inputs["tasks"]), step_weights, self.config.training.batching
+        )
+        for leaf, value in zip(self._leaves, tree_leaves(gradient), strict=True):
             assert leaf.grad is not None
             leaf.grad.copy_(value)
+        return torch.stack([losses.mean(), accuracies.mean()])
+
+    def _exchange(self, means: Tensor, tasks: int) -> None:
+        """Turn means over this process's tasks, `means` and every leaf's .grad, into means over all tasks."""
+        if self._processes.count == 1:
+            return
+        parts = [means, *(leaf.grad for leaf in self._leaves if leaf.grad is not None)]
+        for part in parts:
+            part.mul_(tasks / self.config.training.tasks_per_batch)
+        self._processes.add_up(parts)
+
+    def _clip_and_charge(self, _: dict[str, Tensor]) -> None:
+        """Limit the gradient's norm, then add the price of step sizes."""
+        gradients = [leaf.grad for leaf in self._leaves if leaf.grad is not None]
+        if self.config.training.clip_norm:
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in gradients]))
+            shrink = (self.config.training.clip_norm / norm).clamp(max=1.0)
+            for part in gradients:
+                part.mul_(shrink)
         # λ·m·|α| of Eq. 9 for α >= 0: its slope is λ·m at zero too, or zeros would flicker.
         self.meta["alpha"].grad.add_(self._price)
-        return losses.mean(), accuracies.mean()
 
     def _project_alpha(self) -> tuple[Tensor, Tensor]:
         """α ← max(α, 0), frozen layers at exactly 0; returns (zeros, re-entries) as float scalars."""

@@ -18,14 +18,14 @@ from torch import Tensor
 
 def group_norm(x: Tensor, scale: Tensor, shift: Tensor, groups: int, epsilon: float) -> tuple[Tensor, ...]:
     """(y, x̂, mean, r): y = x̂·scale + shift and x̂ like x, (N, C, ...); mean and r: (N, groups), no gradient."""
-    found: tuple[Tensor, ...] = _Forward.apply(x, scale, shift, groups, epsilon)  # type: ignore[no-untyped-call]
+    found: tuple[Tensor, ...] = _Forward.apply(x, scale, shift, groups, epsilon)
     return found
 
 
 def input_gradient(g: Tensor, x: Tensor, normalized: Tensor, mean: Tensor, r: Tensor, scale: Tensor) -> Tensor:
     """Gradient of x, given that of y; `normalized`, `mean` and `r` are what `group_norm` gave."""
     scaled = g * scale.reshape(-1, *[1] * (g.dim() - 2))
-    dx: Tensor = _Backward.apply(scaled, x, normalized.detach(), mean, r)  # type: ignore[no-untyped-call]
+    dx: Tensor = _Backward.apply(scaled, x, normalized.detach(), mean, r)
     return dx
 
 
@@ -49,9 +49,7 @@ class _Forward(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, g: Tensor | None, g_normalized: Tensor | None, *_: None
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor | None, g_normalized: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         x, scale, normalized, mean, r = ctx.saved_tensors
         total, d_scale, d_shift = g_normalized, None, None
         if g is not None:
@@ -62,7 +60,7 @@ class _Forward(torch.autograd.Function):
             total = scaled if total is None else scaled + total
         if total is None:
             return None, None, None, None, None
-        dx = _Backward.apply(total, x, normalized, mean, r) if ctx.needs_input_grad[0] else None  # type: ignore[no-untyped-call]
+        dx = _Backward.apply(total, x, normalized, mean, r) if ctx.needs_input_grad[0] else None
         return dx, d_scale, d_shift, None, None
 
 
@@ -80,7 +78,7 @@ class _Backward(torch.autograd.Function):
         ctx.save_for_backward(*inputs, output)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         g, x, normalized, mean, r, projected = ctx.saved_tensors
         dg = _projected(v, x, mean, r)
         if not ctx.needs_input_grad[1]:

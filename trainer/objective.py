@@ -130,28 +130,36 @@ def _looped(loss: _Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[A
 
 
 def _accuracy(logits: Tensor, one_hot: Tensor) -> Tensor:
-    return (logits.argmax(-1) == one_hot.argmax(-1)).to(one_hot.dtype).mean()
+    """(..., Q, ways) → (...)."""
+    return (logits.argmax(-1) == one_hot.argmax(-1)).to(one_hot.dtype).mean(-1)
 
 
 def accuracies(
     inner: InnerLoop, meta: MetaParameters, tasks: TaskBatch, micro_batch: int | None, batching: str = "auto"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(accuracy before, accuracy after, query loss after) adaptation at micro-batch size `micro_batch`, each (T,)."""
+    before, after = query_logits(inner, meta, tasks, micro_batch, batching)
+    loss = cross_entropy(after.flatten(0, 1), tasks.query_y.flatten(0, 1)).unflatten(0, after.shape[:2])
+    return _accuracy(before, tasks.query_y), _accuracy(after, tasks.query_y), loss.mean(1)
 
-    def one_task(support_x: Tensor, support_y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
+
+def query_logits(
+    inner: InnerLoop, meta: MetaParameters, tasks: TaskBatch, micro_batch: int | None, batching: str = "auto"
+) -> tuple[Tensor, Tensor]:
+    """(before, after) adaptation at micro-batch size `micro_batch`, both (T, Q, ways)."""
+
+    def one_task(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
         before = inner.network.forward(meta["weights"], query_x)
         adapted = inner.adapt(meta, support_x, support_y, micro_batch)
-        after = inner.network.forward(adapted, query_x)
-        loss = cross_entropy(after, query_y).mean()
-        return torch.stack([_accuracy(before, query_y), _accuracy(after, query_y), loss])
+        return before, inner.network.forward(adapted, query_x)
 
+    arrays = (tasks.support_x, tasks.support_y, tasks.query_x)
     with torch.no_grad():
         if batching_for(tasks.query_x.device, batching) == "vmap":
-            results = torch.func.vmap(one_task)(*tasks.tensors())
+            before, after = torch.func.vmap(one_task)(*arrays)
         else:
-            results = torch.stack([one_task(*task) for task in zip(*tasks.tensors(), strict=True)])
-    before, after, loss = results.unbind(1)
-    return before, after, loss
+            before, after = map(torch.stack, zip(*map(one_task, *arrays), strict=True))
+    return before, after
 
 
 def multi_step_weights(step_count: int, progress: float) -> list[float]:

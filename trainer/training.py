@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,19 +17,22 @@ from torch.utils._pytree import tree_map
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ConfigError, DataError
+from pmeta.trainer.ahead import Ahead
 from pmeta.trainer.checkpoint import load_checkpoint, save_checkpoint
 from pmeta.trainer.config import Config, config_from_dict
 from pmeta.trainer.datasets.base import ClassSamples
+from pmeta.trainer.distributed import ALONE, Processes
 from pmeta.trainer.encoding import input_encoding
 from pmeta.trainer.evaluation import Evaluation, evaluate
 from pmeta.trainer.export import to_model
 from pmeta.trainer.interrupt import DeferredInterrupt
 from pmeta.trainer.logbook import Logbook
 from pmeta.trainer.meta_learner import MetaLearner, StepReport
-from pmeta.trainer.sampler import Draw, TaskSampler
+from pmeta.trainer.sampler import Read, TaskSampler
 from pmeta.trainer.tasks import fixed_tasks
 
 VALIDATION_SEED = 20_000  # the validation tasks are the same for every training seed
+READ_AHEAD = 3  # iterations whose tasks lie ready
 LOG_EVERY = 10  # iterations between lines of the training curve
 
 
@@ -47,11 +50,18 @@ class Training:
     """One run in `run_dir`: checkpoint.pt, curve.jsonl, TensorBoard events, and in the end a `Model`."""
 
     def __init__(
-        self, config: Config, train: ClassSamples, validation: ClassSamples, run_dir: Path, device: torch.device
+        self,
+        config: Config,
+        train: ClassSamples,
+        validation: ClassSamples,
+        run_dir: Path,
+        device: torch.device,
+        processes: Processes = ALONE,
     ) -> None:
-        self.config, self.run_dir, self.device = config, run_dir, device
+        self.config, self.run_dir, self.device, self._processes = config, run_dir, device, processes
+        self._share = processes.share(config.training.tasks_per_batch)
         self._encoding = input_encoding(config.input, train)
-        self._learner = MetaLearner(config, train.shape, device, self._encoding)
+        self._learner = MetaLearner(config, train.shape, device, self._encoding, processes)
         self._sampler = TaskSampler(train, config.task, config.augmentation, self._encoding, device)
         task = config.task
         self._validation_tasks = fixed_tasks(
@@ -75,34 +85,44 @@ class Training:
         """
         training = self.config.training
         with (
-            Logbook(self.run_dir, self._iteration) as logbook,
-            ThreadPoolExecutor(1) as executor,  # draws the next tasks while the device computes
+            Logbook(self.run_dir, self._iteration) if self._processes.first else nullcontext() as logbook,
+            Ahead(self._read, range(self._iteration, training.iterations), READ_AHEAD) as upcoming,
             DeferredInterrupt() as interrupt,
         ):
-            upcoming = executor.submit(self._draw, self._iteration)
-            while self._iteration < training.iterations and not interrupt.requested:
-                draw = upcoming.result()
-                upcoming = executor.submit(self._draw, self._iteration + 1)
-                report = self._learner.step(self._sampler.gather(draw), self._iteration)
+            for read in upcoming:
+                if self._processes.any(interrupt.requested, self.device):
+                    break
+                report = self._learner.step(self._sampler.assemble(read), self._iteration)
                 if not np.isfinite(report.loss):
                     raise _diverged(self._iteration)
                 self._iteration += 1
-                last = self._iteration == training.iterations
-                if last or self._iteration % LOG_EVERY == 0:
-                    logbook.write(self._iteration, _curve_point(report))
-                if last or self._iteration % training.validate_every == 0:
-                    self._validation = self._validate(logbook)
-                if last or self._iteration % training.checkpoint_every == 0:
-                    self.save()
+                if logbook is not None:
+                    self._record(report, logbook)
                 if show is not None:
                     show(Progress(self._iteration, report, self._validation, self._best["accuracy"]))
         if self._iteration < training.iterations:
-            self.save()
+            if self._processes.first:
+                self.save()
             raise KeyboardInterrupt
+        self._best = self._processes.from_first(self._best)
         return self.best_model()
 
-    def _draw(self, iteration: int) -> Draw:
-        return self._sampler.draw(self.config.training.seed, iteration, self.config.training.tasks_per_batch)
+    def _record(self, report: StepReport, logbook: Logbook) -> None:
+        """After an iteration: what is due of log, validation and checkpoint."""
+        training = self.config.training
+        last = self._iteration == training.iterations
+        if last or self._iteration % LOG_EVERY == 0:
+            logbook.write(self._iteration, _curve_point(report))
+        if last or self._iteration % training.validate_every == 0:
+            self._validation = self._validate(logbook)
+        if last or self._iteration % training.checkpoint_every == 0:
+            self.save()
+
+    def _read(self, iteration: int) -> Read:
+        """This process's share of the tasks of an iteration, read; in another thread."""
+        training = self.config.training
+        draw = self._sampler.draw(training.seed, iteration, training.tasks_per_batch)
+        return self._sampler.read(draw.share(self._share))
 
     def _validate(self, logbook: Logbook) -> Evaluation:
         """Evaluate on the fixed validation tasks; remember the meta-parameters where they are the best yet."""
@@ -146,7 +166,8 @@ class Training:
 
     def resume(self) -> None:
         """Continue from the run directory's checkpoint; refuses one of another configuration or data set."""
-        content = load_checkpoint(self.checkpoint_path)
+        mine = load_checkpoint(self.checkpoint_path) if self._processes.first else None
+        content = self._processes.from_first(mine)
         where = str(self.checkpoint_path)
         same = {
             "configuration": _resolved(content.get("config"), where) == self.config.as_dict(),

@@ -67,7 +67,11 @@ def torch_device(choice: Device) -> torch.device:
     # Full float32: the device computes in it, and what is compared with it should too.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda" if available and choice is not Device.CPU else "cpu")
+    if not available or choice is Device.CPU:
+        return torch.device("cpu")
+    gpu = int(os.environ.get("LOCAL_RANK", "0"))  # torchrun numbers the processes of a machine
+    torch.cuda.set_device(gpu)
+    return torch.device("cuda", gpu)
 
 
 def data_set(

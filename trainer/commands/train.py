@@ -13,7 +13,10 @@ from pmeta.trainer.commands.common import Device, DeviceOption, config_path, con
 from pmeta.trainer.config import Config, config_from_dict, load_config
 
 if TYPE_CHECKING:
+    import torch
+
     from pmeta.codegen.adaptation import Model
+    from pmeta.trainer.distributed import Processes
     from pmeta.trainer.training import Progress, Training
 
 
@@ -29,10 +32,13 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Instead of the configuration's.")] = None,
     device: DeviceOption = Device.AUTO,
 ) -> None:
-    """Train on the configuration's data set and export the model that validated best."""
+    """Train on the configuration's data set and export the model that validated best.
+
+    torchrun spreads the tasks of an iteration over processes: torchrun --nproc-per-node 4 -m pmeta.trainer.cli train …
+    """
     torch_on = torch_device(device)
     from pmeta.codegen.modelfile import save_model
-    from pmeta.trainer.training import Training
+    from pmeta.trainer.distributed import together
 
     if not out.parent.is_dir():
         raise ConfigError("its folder does not exist", str(out), "create it, or choose another --out")
@@ -40,16 +46,28 @@ def train(
         raise ConfigError("is no file", str(out), "choose another --out")
     settings = _with_overrides(load_config(config_path(config)), iterations, seed, path)
     run_dir = run_dir or Path("runs") / config.stem
+    with together(torch_on) as processes:
+        console.quiet = not processes.first
+        model = _trained(settings, run_dir, resume, torch_on, processes)
+        if processes.first:
+            save_model(model, out)
+    console.print(f"{out}: the model of the best validation, ready for pmeta-gen", markup=False, soft_wrap=True)
+
+
+def _trained(settings: Config, run_dir: Path, resume: bool, device: torch.device, processes: Processes) -> Model:
+    """Read the data and train, or go on."""
+    from pmeta.trainer.training import Training
+
     with console.status(f"reading {settings.data.name}"):
-        training = Training(settings, settings.data.load("train"), settings.data.load("val"), run_dir, torch_on)
+        data = settings.data.load("train"), settings.data.load("val")
+        training = Training(settings, *data, run_dir, device, processes)
     if resume:
         training.resume()
     elif training.checkpoint_path.exists():
         raise ConfigError(
             "already holds a training", str(run_dir), "add --resume to continue it, or choose another --run-dir"
         )
-    save_model(run(training), out)
-    console.print(f"{out}: the model of the best validation, ready for pmeta-gen", markup=False, soft_wrap=True)
+    return run(training)
 
 
 def _with_overrides(config: Config, iterations: int | None, seed: int | None, path: Path | None) -> Config:
