@@ -70,6 +70,8 @@ class TrainingConfig:
     checkpoint_every: int = 250
     batching: Literal["auto", "vmap", "loop"] = "auto"  # all tasks at once or one by one; auto: vmap on a GPU
     convolution: str = "auto"  # direct, matmul; auto: direct on a CPU, matmul on a GPU
+    precision: Literal["float32", "tf32"] = "float32"  # of the operands of products in the outer step, on a GPU
+    compile: bool = False  # the outer step with torch.compile, tasks one by one
     cuda_graph: bool = True  # on a CUDA GPU: replay each iteration as one graph
 
 
@@ -185,6 +187,7 @@ def _check(config: Config, where: str) -> None:
     require("training.alpha_learning_rate", training.alpha_learning_rate is None
             or 0 < training.alpha_learning_rate < float("inf"), "positive")  # fmt: skip
     require("training.clip_norm", training.clip_norm >= 0, "zero or positive")
+    require("training.batching", not (training.compile and training.batching == "vmap"), "loop with training.compile")
     require("training.convolution", training.convolution in ("auto", "direct", "matmul"), "auto, direct or matmul")
     require("augmentation.angle", 0 <= config.augmentation.angle <= 180, "0 to 180 degrees")
     require("augmentation.zoom", 0 <= config.augmentation.zoom <= 0.9, "0 to 0.9")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from math import cos, pi
@@ -24,7 +26,7 @@ from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
 from pmeta.trainer.lasso import activation_shares, ram_shares
 from pmeta.trainer.methods import DIRECTIONS
 from pmeta.trainer.networks import Network, Tensors, convolution_for, weight_tensors
-from pmeta.trainer.objective import TaskBatch, meta_gradient, multi_step_weights
+from pmeta.trainer.objective import TaskBatch, meta_gradient, multi_step_weights, task_loss
 
 FLOAT32 = InputEncoding("float32")
 
@@ -64,6 +66,9 @@ class MetaLearner:
         self._mask = may_learn[:, None].expand_as(self.meta["alpha"])
         self._zero = (self.meta["alpha"] == 0) & self._mask
         self._price = self._prices(encoding)
+        compiled = config.training.compile
+        self._loss = torch.compile(task_loss, dynamic=False) if compiled else task_loss
+        self._batching = "loop" if compiled else config.training.batching
         self._gradients = {  # by whether they are of first order
             first_order: Captured(
                 partial(self._write_gradients, replace(self.inner, first_order=first_order)),
@@ -109,7 +114,8 @@ class MetaLearner:
             weights = multi_step_weights(self.inner.steps, iteration / annealed)
             inputs["step_weights"] = (torch.tensor(weights, device=self.device),)
         first_order = self.inner.first_order or iteration < self.config.training.first_order_iterations
-        means = self._gradients[first_order](inputs)
+        with tf32(self.config.training.precision == "tf32"):
+            means = self._gradients[first_order](inputs)
         self._exchange(means, len(tasks.query_y))
         self._finish({})
         for group in self._optimizer.param_groups:
@@ -123,7 +129,7 @@ class MetaLearner:
         """Set every leaf's .grad in place to the mean over tasks; returns the means of (loss, accuracy), (2,)."""
         step_weights = inputs["step_weights"][0] if "step_weights" in inputs else None
         gradient, losses, accuracies = meta_gradient(
-            inner, self.meta, TaskBatch(*inputs["tasks"]), step_weights, self.config.training.batching
+            inner, self.meta, TaskBatch(*inputs["tasks"]), step_weights, self._batching, self._loss
         )
         for leaf, value in zip(self._leaves, tree_leaves(gradient), strict=True):
             assert leaf.grad is not None
@@ -178,6 +184,20 @@ class MetaLearner:
                 leaf.copy_(value)
         self._optimizer.load_state_dict(state["optimizer"])
         self._zero = (self.meta["alpha"] == 0) & self._mask
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether a GPU may round the operands of products to TF32, 10 bits of mantissa."""
+    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [setting.allow_tf32 for setting in settings]
+    for setting in settings:
+        setting.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.allow_tf32 = value
 
 
 def inner_loop(graph: Graph, config: Config, device: torch.device) -> InnerLoop:

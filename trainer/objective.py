@@ -29,6 +29,9 @@ class TaskBatch:
         return self.support_x, self.support_y, self.query_x, self.query_y
 
 
+Loss = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]  # see `task_loss`
+
+
 def batching_for(device: torch.device, choice: str = "auto") -> str:
     """How tasks are computed: `choice`, or for auto what suits the device.
 
@@ -42,12 +45,13 @@ def batching_for(device: torch.device, choice: str = "auto") -> str:
 
 def meta_gradient(
     inner: InnerLoop, meta: MetaParameters, tasks: TaskBatch, step_weights: Tensor | None = None,
-    batching: str = "auto",
+    batching: str = "auto", loss: Loss | None = None,
 ) -> tuple[MetaParameters, Tensor, Tensor]:  # fmt: skip
     """Second-order gradient of the mean query loss over tasks (Eqs. 7, 8 and 15).
 
     step_weights: None to use the loss after step K alone, or (K,) weights of the losses after every step, the
-    multi-step loss of MAML++. Returns the gradient (shaped as `meta`), and loss and accuracy after step K, both (T,).
+    multi-step loss of MAML++. loss: `task_loss`, compiled. Returns the gradient (shaped as `meta`), and loss and
+    accuracy after step K, both (T,).
 
     Layers below the lowest that learns are the same for all tasks: all samples pass through them, forward and
     backward, as one batch.
@@ -61,7 +65,7 @@ def meta_gradient(
     features = {name: value.detach().unflatten(0, (count, -1)) for name, value in shared.items()}
     computed = [name for name, value in shared.items() if value.requires_grad]  # the others are samples
     gradient, below, losses, accuracies = by_task(
-        partial(_task_loss, inner, shots, step_weights), meta, {name: features.pop(name) for name in computed},
+        partial(loss or task_loss, inner, shots, step_weights), meta, {name: features.pop(name) for name in computed},
         (features, tasks.support_y, tasks.query_y),
     )  # fmt: skip
     if computed:
@@ -74,7 +78,7 @@ def meta_gradient(
     return tree_map(lambda g: g / count, gradient), losses, accuracies
 
 
-def _task_loss(
+def task_loss(
     inner: InnerLoop, shots: int, step_weights: Tensor | None,
     meta: MetaParameters, computed: Tensors, samples: Tensors, support_y: Tensor, query_y: Tensor,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
@@ -97,17 +101,16 @@ def _task_loss(
 
 # Of all tasks: (sum of gradients by `meta`, gradients by `computed`, losses (T,), accuracies (T,)).
 _ByTask = tuple[MetaParameters, Tensors, Tensor, Tensor]
-_Loss = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]
 
 
-def _vmapped(loss: _Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[Any, ...]) -> _ByTask:
+def _vmapped(loss: Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[Any, ...]) -> _ByTask:
     """vmap(grad(loss)), not grad of a vmapped mean: no operator needs a rule for the gradient of its batched form."""
     per_task = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0, 0, 0))
     (gradients, below), (losses, accuracies) = per_task(meta, computed, *fixed)
     return tree_map(lambda g: g.sum(0), gradients), below, losses, accuracies
 
 
-def _looped(loss: _Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[Any, ...]) -> _ByTask:
+def _looped(loss: Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[Any, ...]) -> _ByTask:
     """One task after another; only one task's graph is alive at a time."""
     leaves, structure = tree_flatten(meta)
     leaves = [leaf.detach().requires_grad_() for leaf in leaves]

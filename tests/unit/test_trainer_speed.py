@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,18 @@ def test_batched_and_looped_tasks_give_the_same(frozen: tuple[str, ...], convolu
                        ("loop", "vmap"))  # fmt: skip
     for one, other in zip(tree_leaves(looped), tree_leaves(batched), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_compiled_outer_step_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced whole, without a graph break; what the compiler makes of it is PyTorch's affair."""
+    compile_whole = partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_whole(function, **options))
+    exact = config(steps=1)
+    compiled = replace(exact, training=replace(exact.training, compile=True))
+    first, second = (MetaLearner(settings, SHAPE, CPU) for settings in (exact, compiled))
+    for learner in (first, second):
+        learner.step(random_tasks(1), 0)
+    torch.testing.assert_close(gradient(first), gradient(second), rtol=1e-4, atol=1e-6)
 
 
 def test_the_benchmark_measures_the_same_computation() -> None:

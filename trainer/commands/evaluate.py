@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +26,12 @@ from pmeta.trainer.commands.common import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from pmeta.codegen.adaptation import Model
     from pmeta.codegen.taskfile import Task
+
+TASKS_PER_WORKER = 32  # fewer are done before another process has started
 
 
 def evaluate(
@@ -38,42 +45,86 @@ def evaluate(
     queries: Annotated[int, typer.Option(min=1, help="Query samples per class.")] = 15,
     sample_batch: Annotated[int | None, typer.Option(min=1, help="Micro-batch size; default: the model's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which tasks.")] = TEST_SEED,
+    deployed: Annotated[
+        bool, typer.Option("--deployed", help="Run the generated C too, compiled for this computer, and compare.")
+    ] = False,
     device: DeviceOption = Device.AUTO,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure accuracy before and after adaptation, with 95 % intervals.
 
-    Pictures of another size or colour than the model's are turned into its shape.
+    Pictures of another size or colour than the model's are turned into its shape. On a CPU all cores take part; the
+    figures do not depend on how many there are.
     """
     torch_on = torch_device(device)
     from pmeta.codegen.modelfile import load_model
-    from pmeta.trainer.evaluation import evaluate as measure
-    from pmeta.trainer.export import from_model
+    from pmeta.trainer.parallel import all_cores
 
     loaded = load_model(model)
     adaptation = loaded.adaptation
-    inner, meta = from_model(loaded, torch_on)
+    if sample_batch is not None:
+        adaptation = replace(adaptation, sample_batch=sample_batch)
+        loaded = replace(loaded, adaptation=adaptation)
     shots = shots or adaptation.shots
     name, drawn = test_tasks(loaded, data, path, option, split, shots, queries, tasks, seed)
+    workers = min(all_cores(), -(-tasks // TASKS_PER_WORKER))
     with progress_bar() as progress:
         bar = progress.add_task("evaluating", total=tasks, note="")
-        result = measure(
-            inner, meta, drawn, adaptation.encoding, sample_batch or adaptation.sample_batch, torch_on,
-            lambda count: progress.advance(bar, count),
-        )  # fmt: skip
+        measure = measure_deployed if deployed else measure_in_torch
+        figures, lines = measure(loaded, drawn, torch_on, workers, lambda count: progress.advance(bar, count))
     if as_json:
         print(json.dumps({"data": name, "ways": adaptation.ways, "shots": shots, "split": split.value, "seed": seed}
-                         | result.as_dict()))  # fmt: skip
+                         | figures))  # fmt: skip
         return
     print(f"{adaptation.ways}-way {shots}-shot, {count_text(tasks, 'task')} of {name}'s {split.value} split")
-    print(f"before adaptation  {100 * result.before:6.2f} % ± {100 * result.before_interval:.2f}")
-    print(f"after adaptation   {100 * result.after:6.2f} % ± {100 * result.after_interval:.2f}")
+    print("\n".join(lines))
+
+
+Figures = tuple[dict[str, float], list[str]]  # for machines, for people
+
+
+def measure_in_torch(
+    model: Model, tasks: Sequence[Task], device: torch.device, workers: int, advance: Callable[[int], None]
+) -> Figures:
+    """Accuracy of the model in PyTorch."""
+    from pmeta.trainer.evaluation import evaluate as measure
+    from pmeta.trainer.export import from_model
+
+    adaptation = model.adaptation
+    inner, meta = from_model(model, device)
+    result = measure(inner, meta, tasks, adaptation.encoding, adaptation.sample_batch, device, advance, workers)
+    return result.as_dict(), [
+        f"before adaptation  {_percent(result.before)} ± {100 * result.before_interval:.2f}",
+        f"after adaptation   {_percent(result.after)} ± {100 * result.after_interval:.2f}",
+    ]
+
+
+def measure_deployed(
+    model: Model, tasks: Sequence[Task], _: torch.device, workers: int, advance: Callable[[int], None]
+) -> Figures:
+    """Accuracy of the generated C, and how far PyTorch is from it."""
+    from pmeta.trainer.deployed import evaluate_deployed
+
+    with tempfile.TemporaryDirectory(prefix="pmeta-") as folder:
+        result = evaluate_deployed(model, tasks, Path(folder), workers, advance)
+    return asdict(result), [
+        f"before adaptation  {_percent(result.before)}",
+        f"after, generated C {_percent(result.after)} ± {100 * result.after_interval:.2f}",
+        f"after, PyTorch     {_percent(result.torch_after)}",
+        f"difference         {100 * result.difference:+6.2f} %",
+        f"{count_text(result.queries_that_differ, 'query sample')} of {result.queries:,}, in "
+        f"{count_text(result.tasks_that_differ, 'task')} of {result.tasks:,}, classified otherwise",
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:6.2f} %"
 
 
 def test_tasks(
     model: Model, data: str | None, path: Path | None, option: list[str] | None, split: SplitName,
     shots: int, queries: int, count: int, seed: int,
-) -> tuple[str, tuple[Task, ...]]:  # fmt: skip
+) -> tuple[str, Sequence[Task]]:  # fmt: skip
     """(name of the data set, tasks in the shape the model takes)."""
     from pmeta.trainer.datasets.convert import fitted
     from pmeta.trainer.datasets.registry import DATASETS
