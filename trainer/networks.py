@@ -39,6 +39,9 @@ class Network:
     graph: Graph
     convolution: str = "direct"  # key of CONVOLUTIONS
 
+    def __post_init__(self) -> None:
+        _ = self.nodes, self._read_last_by  # now: torch.compile cannot trace the lock inside a cached_property
+
     @cached_property
     def nodes(self) -> tuple[Node, ...]:
         """The graph's, but max-pools come before the ReLU whose output they alone read.
