@@ -8,7 +8,7 @@ other tests take them from a seed (`random_network`). Weights are drawn from a s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, TypeVar
 
@@ -316,7 +316,7 @@ def _adaptation(choices: Choices, rng: np.random.Generator, graph: Graph, ways: 
         alpha, updates = _only_the_last_learns(alpha), (*updates[:-1], ("weight",))
     attended = [layer for layer in layers[:-1] if choices.chance(50)] if choices.chance(70) else []
     attention = {layer.name: layer_attention(rng, graph, layer, 0.75) for layer in attended}
-    return Adaptation(
+    adaptation = Adaptation(
         method="random",
         ways=ways,
         shots=1,
@@ -330,6 +330,18 @@ def _adaptation(choices: Choices, rng: np.random.Generator, graph: Graph, ways: 
         storage=Storage(*(choices.pick(types) for types in STORED)) if choices.chance(50) else Storage(),
         attention={name: found for name, found in attention.items() if found.fw or found.bw},
     )
+    return replace(adaptation, **_channel_step_sizes(choices, rng, graph)) if choices.chance(25) else adaptation
+
+
+def _channel_step_sizes(choices: Choices, rng: np.random.Generator, graph: Graph) -> dict[str, dict[str, Float32Array]]:
+    """α^Ch of some layers, on one side or both; some channels have 0."""
+    tables: dict[str, dict[str, Float32Array]] = {"alpha_in": {}, "alpha_out": {}}
+    for layer in graph.layers:
+        channels = layer.attention_channels(graph.shapes[layer.input])
+        for side, count in zip(tables.values(), channels, strict=True):
+            if choices.chance(60):
+                side[layer.name] = frozen_float32(rng.uniform(0, 2, count) * (rng.random(count) < 0.9))
+    return tables
 
 
 def _encoding(choices: Choices, rng: np.random.Generator, channels: int, coarse: bool) -> InputEncoding:

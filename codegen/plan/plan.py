@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import prod
 
 from pmeta.codegen.adaptation import LearnedWeight, Model
-from pmeta.codegen.errors import ModelError, UnsupportedError
+from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import Graph, Shape
 from pmeta.codegen.plan.learning import Learning, learning_in_step
 from pmeta.codegen.plan.names import Names
@@ -175,11 +175,9 @@ def _smallest(drafts: Sequence[_Draft]) -> tuple[_Draft, Placement]:
 
 
 def _check_supported(model: Model) -> None:
-    adaptation, where = model.adaptation, f"model '{model.graph.name}'"
+    where = f"model '{model.graph.name}'"
     if not model.learned_weights:
         raise ModelError("all step sizes are zero, so nothing would learn", where, "train with a smaller lasso weight")
-    if adaptation.alpha_in or adaptation.alpha_out:
-        raise UnsupportedError("channel-wise step sizes are not supported", where, "export without them")
 
 
 def _adapt_programs(

@@ -13,6 +13,8 @@ from pmeta.codegen.modelfile import ATTENTION_PARTS
 from pmeta.codegen.plan.lowering import SLICE
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan, PlannedWeight
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role, Stage, whole
+from pmeta.codegen.project.channel_rates import FUNCTION as SCALE_CHANNELS
+from pmeta.codegen.project.channel_rates import ChannelRates, channel_rates
 from pmeta.codegen.project.constants import attention_modules, constant_files, hex_float, shape_text
 from pmeta.codegen.project.kernel_files import headers_of, kernel_files
 from pmeta.codegen.project.support_files import support_files
@@ -45,7 +47,9 @@ def library_sources(plan: Plan, title: Title, support: Support = STREAMED) -> di
 def library_code(plan: Plan, title: Title, support: Support = STREAMED) -> dict[str, str]:
     """The part of `library_sources` that is no constants."""
     common: dict[str, Any] = {"title": title.title, "command": title.command, "model_sha256": title.model_sha256}
-    called = (call.function for program in (*plan.adapt, plan.predict) for call in program.calls)
+    called = {call.function for program in (*plan.adapt, plan.predict) for call in program.calls}
+    if any(channel_rates(plan)):
+        called.add(SCALE_CHANNELS)
     headers = headers_of(name.rsplit(" ", 1)[-1] for name in called)
     return {
         **kernel_files(headers),
@@ -127,6 +131,7 @@ def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, 
         "tensors": [_tensor(plan, weight) for weight in plan.learned],
         "programs": programs,
         "batch": _batch(plan),
+        "channel_rates": [_channel_rates(rates) for rates in channel_rates(plan)],
         **_cases(plan),
     }
 
@@ -253,6 +258,11 @@ def _cases(plan: Plan) -> dict[str, list[dict[str, Any]]]:
             count = plan.model.adaptation.sample_batch
             incomplete.append({"steps": steps, "call": f"{program.name}_batch(samples % {count}u);"})
     return {"cases": cases, "incomplete": incomplete}
+
+
+def _channel_rates(rates: ChannelRates) -> dict[str, str]:
+    lines = _wrapped(f"{SCALE_CHANNELS}(", rates.arguments)
+    return {"tensor": rates.tensor, "layer": comment_text(rates.layer), "call": "\n        ".join(lines)}
 
 
 def _steps(steps: Sequence[int]) -> str:

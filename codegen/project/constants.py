@@ -17,6 +17,7 @@ from pmeta.codegen.adaptation import AttentionModule
 from pmeta.codegen.graph import Float32Array, Node
 from pmeta.codegen.modelfile import ATTENTION_PARTS
 from pmeta.codegen.plan.plan import Plan
+from pmeta.codegen.project.channel_rates import channel_tables
 from pmeta.codegen.project.templates import render
 
 TEXT_LIMIT = 1 << 20  # bytes of constants; a compiler takes half a second for so many, as four times as much text
@@ -58,16 +59,18 @@ def attention_modules(plan: Plan) -> Iterator[tuple[str, Node, str, AttentionMod
 
 
 def constant_arrays(plan: Plan) -> Iterator[ConstantArray]:
-    """All constant arrays: weights, then the attention modules in use."""
+    """All constant arrays: weights, then the attention modules and the step sizes per channel in use."""
     for name, array in plan.graph.weights.items():
         yield ConstantArray(plan.names[name], array)
     for name, _, _, module in attention_modules(plan):
         for part in ATTENTION_PARTS:
             yield ConstantArray(f"{name}_{part}", getattr(module, part))
+    for name, table in channel_tables(plan):
+        yield ConstantArray(name, table)
 
 
 def constant_bytes(plan: Plan) -> int:
-    """Flash for the weights and the attention modules in use; code comes on top."""
+    """Flash for the weights and what else learning reads; code comes on top."""
     return sum(array.values.nbytes for array in constant_arrays(plan))
 
 

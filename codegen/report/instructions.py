@@ -18,6 +18,7 @@ from pmeta.codegen.boards import Board
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.plan.program import Program
 from pmeta.codegen.project.c_source import sample_bytes
+from pmeta.codegen.project.channel_rates import channel_rates
 from pmeta.codegen.report.work import call_work, kernel_name
 
 TABLE = Path(__file__).with_name("instructions.json")
@@ -70,13 +71,13 @@ def measured_costs() -> Mapping[str, Costs]:
 
 
 def estimate_step(plan: Plan, step: int, core: str) -> StepEstimate | None:
-    """Step k = 1..K; None where the core, or a kernel on it, was not measured.
+    """Step k = 1..K; None where the core, or a kernel on it, was not measured, as that of step sizes per channel.
 
     Where attention chooses channels at run time, the most that it can keep are counted.
     """
     costs = measured_costs().get(core)
     calls = None if costs is None else _program(plan, plan.program(step), costs)
-    if costs is None or calls is None:
+    if costs is None or calls is None or any(channel_rates(plan)):
         return None
     targets = plan.model.adaptation.ways if plan.model.adaptation.regression else 1  # numbers, or a label
     checksum = _cost(costs["pmeta_crc32"], {"byte": sample_bytes(plan) + WORD_BYTES * targets, "call": 1 + targets})

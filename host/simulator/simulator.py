@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.errors import DataError, DeviceError, UnsupportedError
+from pmeta.codegen.errors import DataError, DeviceError
 from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.targets import Target, target_bytes, target_problem
 from pmeta.host.simulator.arithmetic import canonical_bytes, crc32
+from pmeta.host.simulator.channel_rates import scaled_by_channel
 from pmeta.host.simulator.sample_pass import SamplePass, SupportSample, decode, run_batch, run_forward, run_support
 
 Sample = npt.NDArray[Any]  # as it travels: uint8 or float32, of the model's input shape
@@ -38,10 +39,6 @@ class Simulator:
     """
 
     def __init__(self, model: Model) -> None:
-        """Raises UnsupportedError for what the device cannot do either."""
-        adaptation = model.adaptation
-        if adaptation.alpha_in or adaptation.alpha_out:
-            raise UnsupportedError("has step sizes per channel", f"model '{model.graph.name}'", "train without them")
         self._model = model
         self.reset()
 
@@ -139,7 +136,8 @@ class Simulator:
         with np.errstate(all="ignore"):
             for weight in learned:
                 rate = np.float32(weight.step_sizes[self._step - 1]) / np.float32(samples)
-                self._weights[weight.name] = self._weights[weight.name] - rate * self._accumulators[weight.name]
+                gradient = scaled_by_channel(self._model, weight, self._accumulators[weight.name])
+                self._weights[weight.name] = self._weights[weight.name] - rate * gradient
         self._step += 1
         self.restart_step()
         return tuple(weight.name for weight in learned)

@@ -19,6 +19,7 @@ from pmeta.trainer.config import config_from_dict  # noqa: E402
 from pmeta.trainer.evaluation import task_batch  # noqa: E402
 from pmeta.trainer.export import from_model, to_model  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
+from pmeta.trainer.methods import METHODS  # noqa: E402
 from tests.models import Chain, layer_attention, random_4conv, random_samples, uint8_encoding, with_batch  # noqa: E402
 
 pytestmark = pytest.mark.differential
@@ -70,13 +71,22 @@ def assert_same_adaptation(model: Model) -> None:
     np.testing.assert_allclose(logits, simulated_logits, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("method", ["p-meta-3.2", "p-meta-3.2+3.3"])
-def test_a_trained_model(method: str) -> None:
-    """Some outer steps, exported: learned step sizes, with and without trained attention."""
+@pytest.mark.parametrize(
+    ("method", "attention"), [*((name, None) for name in METHODS), ("maml++", "forward"), ("maml++", "backward")]
+)
+def test_a_trained_model(method: str, attention: str | None) -> None:
+    """Some outer steps of every method, exported."""
     settings = {
         "task": {"ways": 3, "shots": 2, "queries": 2},
         "network": {"width": 8, "groups": 2, "blocks": 2},
-        "method": {"name": method, "steps": 3, "alpha": 0.2, "penalty": 0.0, "frozen_layers": ["norm1"]},
+        "method": {
+            "name": method,
+            "steps": 3,
+            "alpha": 0.2,
+            "penalty": 0.0,
+            "frozen_layers": ["norm1"],
+            "attention": attention,
+        },
         "training": {"iterations": 20, "learning_rate": 0.05},
     }
     config = config_from_dict(settings, "test")
@@ -87,7 +97,8 @@ def test_a_trained_model(method: str) -> None:
     for iteration in range(3):
         learner.step(tasks, iteration)
     model = to_model(learner.graph, learner.meta, config, encoding, {})
-    assert bool(model.adaptation.attention) == (method == "p-meta-3.2+3.3")
+    assert bool(model.adaptation.attention) == (attention is not None or method == "p-meta-3.2+3.3")
+    assert bool(model.adaptation.alpha_in) == bool(model.adaptation.alpha_out) == (method == "p-meta-3.2+alpha-ch")
     assert_same_adaptation(model)
 
 

@@ -120,8 +120,28 @@ def adapt(model: Model, support_x: Tensor, support_y: npt.NDArray[np.generic]) -
 def updated(model: Model, weights: Weights, totals: Weights, step: int, samples: int) -> Weights:
     """The weights after `step`, from gradients summed over its samples."""
     alpha = {layer.name: float(model.adaptation.alpha[i, step - 1]) for i, layer in enumerate(model.graph.layers)}
-    steps = {name: alpha[layer.name] / samples * totals[name] for layer, name, _ in _learned(model, step)}
+    steps = {
+        name: alpha[layer.name] / samples * _by_channel(model, layer, part, totals[name])
+        for layer, name, part in _learned(model, step)
+    }
     return {name: weight - steps[name] if name in steps else weight for name, weight in weights.items()}
+
+
+def _by_channel(model: Model, layer: Node, part: str, total: Tensor) -> Tensor:
+    """A summed gradient with the layer's step sizes per channel, one output channel after another."""
+    adaptation = model.adaptation
+    rows = total.clone()
+    if layer.name in adaptation.alpha_out:
+        for row, rate in zip(rows, adaptation.alpha_out[layer.name].tolist(), strict=True):
+            row *= rate
+    if part == "weight" and layer.name in adaptation.alpha_in:
+        rates = torch.tensor(adaptation.alpha_in[layer.name], dtype=total.dtype)
+        if isinstance(layer, GroupNorm):
+            return rows * rates
+        groups = layer.groups if isinstance(layer, Conv) else 1
+        for own, of_group in zip(rows.chunk(groups), rates.chunk(groups), strict=True):
+            own *= of_group.reshape(-1, *[1] * (total.dim() - 2))
+    return rows
 
 
 @torch.no_grad()

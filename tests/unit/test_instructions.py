@@ -49,7 +49,9 @@ def test_every_kernel_of_any_network_has_work_and_costs(seed: int) -> None:
             amounts = call_work(call, model.adaptation)
             assert amounts is not None and costs[kernel_name(call)].keys() == amounts.keys(), call.function
             assert all(amount >= 0 for amount in amounts.values())
-        assert estimate_step(plan, 1, core) is not None and estimate_prediction(plan, core) is not None
+        rates = bool(model.adaptation.alpha_in or model.adaptation.alpha_out)  # their kernel was not measured
+        assert rates or estimate_step(plan, 1, core) is not None
+        assert estimate_prediction(plan, core) is not None
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.errors import ModelError, UnsupportedError
+from pmeta.codegen.errors import ModelError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
 from pmeta.codegen.plan.plan import Plan, make_plan
@@ -136,5 +136,3 @@ def test_what_cannot_be_planned_is_refused() -> None:
     model = random_4conv(0, width=4)
     with pytest.raises(ModelError, match="nothing would learn"):
         make_plan(with_adaptation(model, alpha=frozen_float32(np.zeros((9, 3)))))
-    with pytest.raises(UnsupportedError, match="channel-wise step sizes"):
-        make_plan(with_adaptation(model, alpha_in={"conv1": frozen_float32([1])}))

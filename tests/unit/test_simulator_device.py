@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.errors import DataError, DeviceError, UnsupportedError
+from pmeta.codegen.errors import DataError, DeviceError
 from pmeta.codegen.graph import frozen_float32
 from pmeta.host.simulator import Simulator
 from pmeta.host.simulator.arithmetic import canonical_bytes
@@ -217,7 +217,30 @@ def test_uint8_samples_are_decoded_with_two_roundings() -> None:
     assert Simulator(floats).predict(decoded).tobytes() == Simulator(model).predict(sample).tobytes()
 
 
-def test_what_the_device_cannot_do_is_refused() -> None:
-    model = small()
-    with pytest.raises(UnsupportedError):
-        Simulator(with_adaptation(model, alpha_in={"conv1": frozen_float32([1.0])}))
+def test_step_sizes_per_channel_are_factors_of_the_update() -> None:
+    """Of a convolution by filter and input channel, of a shift by its channel; 0 leaves the weight as it is."""
+    model = small(attention=False)
+    layers = [layer.name for layer in model.graph.layers]
+    rng = np.random.default_rng(0)
+    tables = {"alpha_in": {}, "alpha_out": {}}
+    for layer in model.graph.layers:
+        for side, channels in zip(tables, layer.attention_channels(model.graph.shapes[layer.input]), strict=True):
+            tables[side][layer.name] = frozen_float32(rng.uniform(0.5, 2, channels).round(1))
+    tables["alpha_out"][layers[-1]] = frozen_float32(np.zeros(model.adaptation.ways))
+    samples, labels = random_samples(model, 0, 2)
+    moved = []
+    for changed in (model, with_adaptation(model, **tables)):
+        simulator = Simulator(changed)
+        for sample, label in zip(samples, labels, strict=True):
+            simulator.adapt_sample(sample, int(label))
+        simulator.end_step(2)
+        moved.append({name: simulator.weights[name] - model.graph.weights[name] for name in model.graph.weights})
+    plain, scaled = moved
+    for layer in model.graph.layers:
+        by_in, by_out = (tables[side][layer.name] for side in ("alpha_in", "alpha_out"))
+        for number, name in enumerate(layer.weight_names):
+            factor = by_out.reshape(-1, *[1] * (plain[name].ndim - 1))
+            if number == 0:
+                factor = factor * (by_in if plain[name].ndim == 1 else by_in.reshape(-1, *[1] * (plain[name].ndim - 2)))
+            assert np.abs(plain[name]).max() > 1e-6
+            np.testing.assert_allclose(scaled[name], plain[name] * factor, rtol=1e-3, atol=1e-6)

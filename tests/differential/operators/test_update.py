@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model
 from pmeta.codegen.graph import Float32Array, Graph, frozen_float32
-from pmeta.codegen.operators import Gemm
+from pmeta.codegen.operators import Conv, Flatten, Gemm, Window
+from pmeta.host.simulator.channel_rates import scaled_by_channel
 from pmeta.host.simulator.simulator import Simulator
 from tests.differential.operators.comparison import (
     assert_close,
@@ -63,6 +64,35 @@ def test_update(
     updated = (unwritten(ways, channels), weight, grad)[target]
     call("pmeta_update", w.size, weight, grad, step_size, samples, updated)
     assert_same(updated, expected)
+
+
+@examples
+@given(
+    generators, st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 4, 9]), flavours,
+    st.sampled_from(["both", "out", "in"]),
+)  # fmt: skip
+def test_scale_channels(
+    rng: np.random.Generator, groups: int, group_rows: int, columns: int, taps: int, flavour: str, sides: str
+) -> None:
+    """The gradient of a convolution with groups, by the simulator's rule; of a GroupNorm: one row to a group."""
+    side = {1: 1, 4: 2, 9: 3}[taps]
+    rows = groups * group_rows
+    node = Conv("conv", "x", "y", "w", None, rows, Window((side, side)), groups)
+    weight = values(rng, rows, columns, side, side, flavour=flavour)
+    graph = Graph("one-layer", "x", (groups * columns, side, side), (node, Flatten("flat", "y", "z")), {"w": weight})
+    tables = {
+        "alpha_out": {} if sides == "in" else {"conv": frozen_float32(rng.uniform(0, 2, rows))},
+        "alpha_in": {} if sides == "out" else {"conv": frozen_float32(rng.uniform(0, 2, groups * columns))},
+    }
+    model = Model(graph, Adaptation(
+        "test", rows, 1, frozen_float32([[0.1]]), (("weight",),), 0, 0, InputEncoding("float32"), **tables,
+    ))  # fmt: skip
+    grad = in_place(values(rng, rows, columns, side, side, flavour=flavour))
+    expected = scaled_by_channel(model, model.learned_weights[0], grad.array.copy())
+    call("pmeta_scale_channels", rows, columns, taps, group_rows, *(
+        tables[name].get("conv") for name in ("alpha_out", "alpha_in")
+    ), grad)  # fmt: skip
+    assert_same(grad, expected)
 
 
 @examples
