@@ -75,6 +75,11 @@ def channel_weights(module: Mapping[str, Tensor], x: Tensor, micro_batch: int, r
     return gamma[:, None].expand(-1, micro_batch, -1).flatten(0, 1)[:samples]
 
 
+def scaled(x: Tensor, gamma: Tensor) -> Tensor:
+    """x (N, C, ...) with channel c of sample n multiplied by gamma[n, c]."""
+    return x * gamma.reshape(*gamma.shape, *[1] * (x.dim() - 2))
+
+
 def _micro_batch_means(scores: Tensor, micro_batch: int) -> Tensor:
     """(N, C) → (⌈N/b⌉, C): means over consecutive micro-batches."""
     if micro_batch >= scores.shape[0]:

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pmeta.codegen.graph import Graph, Node
-from pmeta.trainer.attention import channel_weights
+from pmeta.trainer.attention import channel_weights, scaled
+from pmeta.trainer.methods import Sparsify
+from pmeta.trainer.network_variants import has_batch_statistics
 from pmeta.trainer.networks import Network
 from pmeta.trainer.operators import Tensors, reweighted
 
@@ -39,6 +42,7 @@ class InnerLoop:
     rho_fw: int  # thousandths
     rho_bw: int
     first_order: bool = False  # x_{l-1} and g(y_l) count as constants when the outer loop differentiates
+    sparsify: Sparsify = "gradient"  # what attention weighs
 
     @property
     def graph(self) -> Graph:
@@ -50,7 +54,12 @@ class InnerLoop:
 
     @property
     def lowest(self) -> int:
-        """Position of the lowest node that learns; their number where none does."""
+        """Position of the lowest node that learns; their number where none does.
+
+        0 with batch statistics: they are a task's, so tasks have no nodes in common.
+        """
+        if has_batch_statistics(self.graph):
+            return 0
         nodes = self.graph.nodes
         return next((position for position, node in enumerate(nodes) if self.may_learn(node)), len(nodes))
 
@@ -96,37 +105,50 @@ class InnerLoop:
         if not self.learning:
             return {}
         learning = {layer.name: layer for layer in self.graph.layers if self.may_learn(layer)}
-        recording = self.network.recorded(weights, features, self.lowest)
+        gammas = {side: partial(self._gamma, meta["attention"], side, micro_batch) for side in ("fw", "bw")}
+        weighs_input, weighs_g = self.sparsify == "input", self.sparsify == "output_gradient"
+        network = self.network.in_micro_batches(micro_batch)
+        recording = network.recorded(weights, features, self.lowest, gammas["fw"] if weighs_input else None)
         g = torch.softmax(recording.output, dim=-1) - y  # of the summed cross-entropy
         gradients: Tensors = {}
-        for name, (inputs, g_output) in recording.gradients(g, learning.keys()).items():
-            modules: Mapping[str, Tensors] = meta["attention"].get(name, {})
-            found = self._reweighted_gradients(learning[name], weights, inputs, g_output, modules, micro_batch)
+        found = recording.gradients(g, learning.keys(), gammas["bw"] if weighs_g else None)
+        for name, (inputs, g_output) in found.items():
+            layer = learning[name]
+            fw = None if weighs_input else gammas["fw"](name, inputs)
+            bw = None if weighs_g else gammas["bw"](name, g_output)
+            own = self._reweighted_gradients(layer, weights, inputs, g_output, fw, bw, micro_batch)
             # α^Ch acts like an attention that is the same for all samples.
             static: Mapping[str, Tensor] = meta.get("channel_alpha", {}).get(name, {})
-            gradients |= reweighted(learning[name], found, static.get("in"), static.get("out"))
+            gradients |= reweighted(layer, own, static.get("in"), static.get("out"))
         return gradients
 
+    def _gamma(
+        self, attention: Mapping[str, Any], side: str, micro_batch: int, layer: str, values: Tensor
+    ) -> Tensor | None:
+        """γ (N, C) of one direction of a layer, from the values that it attends to; None where it has none."""
+        module: Mapping[str, Tensor] | None = attention.get(layer, {}).get(side)
+        if module is None:
+            return None
+        return channel_weights(module, values, micro_batch, self.rho_fw if side == "fw" else self.rho_bw)
+
     def _reweighted_gradients(
-        self, layer: Node, weights: Tensors, x: Tensor, g: Tensor, modules: Mapping[str, Tensors], micro_batch: int
+        self,
+        layer: Node,
+        weights: Tensors,
+        x: Tensor,
+        g: Tensor,
+        fw: Tensor | None,
+        bw: Tensor | None,
+        micro_batch: int,
     ) -> Tensors:
-        """A layer's weight gradients, from what its weights are applied to and g(y_l), with attention `modules`."""
-        fw, bw = (
-            channel_weights(modules[direction], values, micro_batch, rho) if direction in modules else None
-            for direction, values, rho in (("fw", x, self.rho_fw), ("bw", g, self.rho_bw))
-        )
+        """A layer's weight gradients, from what its weights are applied to and g(y_l), weighed by γ^fw and γ^bw."""
         if micro_batch >= len(x):  # one γ for all samples
             gradients = self.network.weight_gradients(layer, weights, x, g)
             return reweighted(layer, gradients, *(None if gamma is None else gamma[0] for gamma in (fw, bw)))
-        x, g = (values if gamma is None else _scaled(values, gamma) for values, gamma in ((x, fw), (g, bw)))
+        x, g = (values if gamma is None else scaled(values, gamma) for values, gamma in ((x, fw), (g, bw)))
         return self.network.weight_gradients(layer, weights, x, g)
 
 
 def cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:
     """Per-sample loss (N,) of logits (N, ways) for one-hot labels (N, ways)."""
     return -(torch.log_softmax(logits, dim=-1) * one_hot).sum(-1)
-
-
-def _scaled(x: Tensor, gamma: Tensor) -> Tensor:
-    """x (N, C, ...) with channel c of sample n multiplied by gamma[n, c]; gamma: (N, C) or (1, C)."""
-    return x * gamma.reshape(*gamma.shape, *[1] * (x.dim() - 2))

@@ -209,6 +209,7 @@ def inner_loop(graph: Graph, config: Config, device: torch.device) -> InnerLoop:
         rho_fw=config.method.rho_fw,
         rho_bw=config.method.rho_bw,
         first_order=config.method.first_order,
+        sparsify=config.method.sparsify,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 Layers = Literal["all", "last", "body"]
 Directions = Literal["none", "forward", "backward", "both"]
+Sparsify = Literal["gradient", "input", "output_gradient"]
 
 DIRECTIONS: dict[str, tuple[str, ...]] = {  # keys of the attention modules
     "none": (),
@@ -30,6 +31,7 @@ class MethodConfig:
     lasso_cost: Literal["activations", "ram"] = "activations"  # m of Eq. 9: inputs of layers, or what the planner says
     channel_alpha: bool | None = None  # α^Ch: learned factors of α per input and output channel
     attention: Directions | None = None  # on all layers but the last
+    sparsify: Sparsify = "gradient"  # what attention weighs: weight gradients, x_{l-1} itself, or g(y_l) itself
     rho_fw: int = 300  # clip ratio ρ of forward attention, thousandths
     rho_bw: int = 0
     frozen_layers: tuple[str, ...] = ()  # more layers whose step size stays exactly 0

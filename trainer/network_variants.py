@@ -67,9 +67,14 @@ def varied(graph: Graph, normalization: Normalization, pooling: Pooling) -> Grap
     return replace(graph, nodes=tuple(other(node) for node in graph.nodes))
 
 
+def has_batch_statistics(graph: Graph) -> bool:
+    """Whether samples of a batch see each other."""
+    return any(isinstance(node, BatchNorm) for node in graph.nodes)
+
+
 def with_micro_batches(graph: Graph, samples: int | None) -> Graph:
     """`graph` for batches that consist of micro-batches of so many samples; None: of one."""
-    if not any(isinstance(node, BatchNorm) for node in graph.nodes):
+    if not has_batch_statistics(graph):
         return graph
     nodes = (replace(node, samples=samples) if isinstance(node, BatchNorm) else node for node in graph.nodes)
     return replace(graph, nodes=tuple(nodes))

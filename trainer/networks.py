@@ -8,8 +8,8 @@ adapted ones, and any vmap over tasks.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from pmeta.codegen.graph import Graph, Node
 from pmeta.codegen.plan.segments import relu_after_pool
-from pmeta.trainer.operators import Applied, Tensors, apply, weight_gradients
+from pmeta.trainer.attention import scaled
+from pmeta.trainer.network_variants import with_micro_batches
+from pmeta.trainer.operators import Applied, Gamma, Tensors, apply, apply_sparse, weight_gradients
 
 
 def weight_tensors(graph: Graph, device: torch.device | str = "cpu") -> Tensors:
@@ -67,11 +69,21 @@ class Network:
             self._run(position, weights, activations)
         return activations
 
-    def recorded(self, weights: Mapping[str, Tensor], features: Mapping[str, Tensor], first: int) -> Recording:
-        """`forward` that keeps what the way back needs. features: what `below` gives for `first`."""
+    def in_micro_batches(self, samples: int | None) -> Network:
+        """For batches that consist of micro-batches of so many samples, which only batch normalization can tell."""
+        graph = with_micro_batches(self.graph, samples)
+        return self if graph is self.graph else replace(self, graph=graph)
+
+    def recorded(
+        self, weights: Mapping[str, Tensor], features: Mapping[str, Tensor], first: int, gamma: Gamma | None = None
+    ) -> Recording:
+        """`forward` that keeps what the way back needs. features: what `below` gives for `first`.
+
+        gamma: γ^fw where it weighs the maps themselves (`apply_sparse`).
+        """
         activations, record = dict(features), []
         for position in range(first, len(self.nodes)):
-            record.append(self._run(position, weights, activations))
+            record.append(self._run(position, weights, activations, gamma))
         return Recording(self, first, tuple(record))
 
     def weight_gradients(self, node: Node, weights: Mapping[str, Tensor], x: Tensor, g: Tensor) -> Tensors:
@@ -85,10 +97,17 @@ class Network:
         """Samples in the graph's shape: (C, L) becomes (C, 1, L)."""
         return {self.graph.input: x.reshape(x.shape[0], *self.graph.input_shape)}
 
-    def _run(self, position: int, weights: Mapping[str, Tensor], activations: dict[str, Tensor]) -> Applied:
+    def _run(
+        self,
+        position: int,
+        weights: Mapping[str, Tensor],
+        activations: dict[str, Tensor],
+        gamma: Gamma | None = None,
+    ) -> Applied:
         """`apply` node number `position`, note its output; drops the activations that no later node reads."""
         node = self.nodes[position]
-        applied = apply(node, weights, [activations[name] for name in node.inputs], self.convolution)
+        operator = apply if gamma is None else partial(apply_sparse, gamma=gamma)
+        applied = operator(node, weights, [activations[name] for name in node.inputs], self.convolution)
         for name in self._read_last_by[position]:
             del activations[name]
         activations[node.output] = applied.output
@@ -117,9 +136,12 @@ class Recording:
         """(N, ...)."""
         return self.applied[-1].output
 
-    def gradients(self, g: Tensor, layers: Collection[str]) -> dict[str, tuple[Tensor, Tensor]]:
+    def gradients(
+        self, g: Tensor, layers: Collection[str], gamma: Gamma | None = None
+    ) -> dict[str, tuple[Tensor, Tensor]]:
         """For every one of `layers`, by name: what its weights are applied to, and g(y_l). g: gradient of the output.
 
+        gamma: γ^bw where it weighs g(y_l) itself, so that everything below follows from the sparse gradient (Table 7).
         Ordinary differentiable code: outer derivatives pass through it as through the forward pass.
         """
         nodes = self.network.nodes[self.first :]
@@ -131,6 +153,8 @@ class Recording:
             if gradient is None:
                 continue
             if node.name in layers:
+                weight = None if gamma is None else gamma(node.name, gradient)
+                gradient = gradient if weight is None else scaled(gradient, weight)
                 found[node.name] = applied.weighed, gradient
             if leads_down.isdisjoint(node.inputs):
                 continue

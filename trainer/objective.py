@@ -150,11 +150,12 @@ def query_logits(
     inner: InnerLoop, meta: MetaParameters, tasks: TaskBatch, micro_batch: int | None, batching: str = "auto"
 ) -> tuple[Tensor, Tensor]:
     """(before, after) adaptation at micro-batch size `micro_batch`, both (T, Q, ways)."""
+    network = inner.network.in_micro_batches(micro_batch)
 
     def one_task(support_x: Tensor, support_y: Tensor, query_x: Tensor) -> tuple[Tensor, Tensor]:
-        before = inner.network.forward(meta["weights"], query_x)
+        before = network.forward(meta["weights"], query_x)
         adapted = inner.adapt(meta, support_x, support_y, micro_batch)
-        return before, inner.network.forward(adapted, query_x)
+        return before, network.forward(adapted, query_x)
 
     arrays = (tasks.support_x, tasks.support_y, tasks.query_x)
     with torch.no_grad():

@@ -34,10 +34,13 @@ from pmeta.codegen.operators import (
     Tanh,
     Window,
 )
+from pmeta.trainer.attention import scaled
 from pmeta.trainer.convolution import CONVOLUTIONS
+from pmeta.trainer.network_variants import BatchNorm
 from pmeta.trainer.normalization import group_norm, input_gradient
 
 Tensors = dict[str, Tensor]
+Gamma = Callable[[str, Tensor], Tensor | None]  # (layer, what it attends to) → γ (N, C); None: no attention
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def apply(node: Node, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], c
             scale, shift = (weights[name] for name in node.weight_names)
             y, normalized, mean, r = group_norm(x, scale, shift, node.groups, node.epsilon)
             return Applied(y, normalized, lambda g: [input_gradient(g, x, normalized, mean, r, scale)])
+        case BatchNorm():
+            return _batch_normalized(node, weights, x)
         case Gemm():
             weight = weights[node.weight]
             y = x @ weight.T
@@ -88,7 +93,7 @@ def weight_gradients(node: Node, weights: Mapping[str, Tensor], x: Tensor, g: Te
             x, window = _evenly_padded(x, node.window)
             dw = weight_gradient(g, x, weights[node.weight], window, node.groups)
             return {node.weight: dw} | ({} if node.bias is None else {node.bias: _channel_sums(g)})
-        case GroupNorm():
+        case GroupNorm() | BatchNorm():
             return {node.scale: _channel_sums(g * x), node.shift: _channel_sums(g)}
         case Gemm():
             return {node.weight: g.T @ x} | ({} if node.bias is None else {node.bias: _channel_sums(g)})
@@ -113,6 +118,28 @@ def reweighted(node: Node, gradients: Tensors, gamma_x: Tensor | None, gamma_g: 
     if gamma_g is None:
         return result
     return {name: value * gamma_g.reshape(-1, *[1] * (value.dim() - 1)) for name, value in result.items()}
+
+
+def apply_sparse(
+    node: Node, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], convolution: str, gamma: Gamma
+) -> Applied:
+    """`apply`, but γ^fw weighs what the node's weights are applied to: y is computed from the sparse map.
+
+    γ counts as constant on the way back. It is an ablation (Table 7): p-Meta's own passes are dense.
+    """
+    if isinstance(node, GroupNorm | BatchNorm):
+        dense = apply(node, weights, inputs, convolution)
+        found = gamma(node.name, dense.weighed)
+        if found is None:
+            return dense
+        sparse = scaled(dense.weighed, found)
+        scale, shift = (_per_channel(weights[name], sparse) for name in node.weight_names)
+        return Applied(sparse * scale + shift, sparse, lambda g: dense.input_gradients(scaled(g, found)))
+    found = gamma(node.name, inputs[0]) if node.is_layer else None
+    if found is None:
+        return apply(node, weights, inputs, convolution)
+    applied = apply(node, weights, [scaled(inputs[0], found)], convolution)
+    return replace(applied, input_gradients=lambda g: [scaled(applied.input_gradients(g)[0], found)])
 
 
 def _convolved(node: Conv, weights: Mapping[str, Tensor], x: Tensor, convolution: str) -> Applied:
@@ -193,6 +220,28 @@ def _evenly_padded(x: Tensor, window: Window) -> tuple[Tensor, Window]:
     if window.pad_before == window.pad_after:
         return x, window
     return _padded(x, window), replace(window, pad_before=(0, 0), pad_after=(0, 0))
+
+
+def _batch_normalized(node: BatchNorm, weights: Mapping[str, Tensor], x: Tensor) -> Applied:
+    """By the statistics of every micro-batch and channel."""
+    normalize = partial(_micro_batches_normalized, samples=node.samples or len(x), epsilon=node.epsilon)
+    normalized, back = torch.func.vjp(normalize, x)
+    scale, shift = (_per_channel(weights[name], x) for name in node.weight_names)
+    return Applied(normalized * scale + shift, normalized, lambda g: back(g * scale))
+
+
+def _micro_batches_normalized(x: Tensor, samples: int, epsilon: float) -> Tensor:
+    """x̂ (N, C, ...) of x; the last micro-batch may have fewer samples."""
+    whole = len(x) // samples * samples
+    parts = []
+    for part in (x[:whole], x[whole:]):
+        if len(part):
+            batches = part.reshape(-1, min(samples, len(part)), *x.shape[1:])
+            axes = [axis for axis in range(1, batches.dim()) if axis != 2]
+            centred = batches - batches.mean(axes, keepdim=True)
+            variance = (centred * centred).mean(axes, keepdim=True)
+            parts.append((centred * torch.rsqrt(variance + epsilon)).reshape(part.shape))
+    return torch.cat(parts)
 
 
 def _average_pool(x: Tensor, node: AveragePool) -> Tensor:

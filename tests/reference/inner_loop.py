@@ -1,4 +1,4 @@
-"""The inner loop as a plain loop over micro-batches: torch.autograd alone, no vmap, no probes, nothing of the trainer.
+"""The inner loop as a plain loop over micro-batches: torch.autograd alone, nothing of the trainer.
 
 For 4Conv with two blocks. What a method changes is one line each, written as the paper has it.
 """
@@ -27,6 +27,13 @@ class PlainLoop:
     rho_fw: int
     rho_bw: int
     first_order: bool = False
+    sparsify: str = "gradient"
+    batch_norm: bool = False
+    average_pool: bool = False
+
+    def forward(self, weights: Tensors, x: Tensor) -> Tensor:
+        """Logits of one batch."""
+        return self._stages({}, weights, x)[-1].output
 
     def trajectory(self, meta: dict[str, Any], x: Tensor, y: Tensor, micro_batch: int) -> list[Tensors]:
         """The weights after each step. x: (N, C, H, W), y: (N, ways) one-hot; `meta` as the trainer's."""
@@ -44,40 +51,96 @@ class PlainLoop:
         return trajectory
 
     def gradients(self, meta: dict[str, Any], weights: Tensors, x: Tensor, y: Tensor) -> Tensors:
-        """γ ⊙ the gradients of the summed loss of one micro-batch, by weight."""
-        logits, inputs, outputs = forward(self.graph, weights, x)
-        loss = F.cross_entropy(logits, y.argmax(1), reduction="sum")
-        wanted = list(weights.values()) + list(outputs.values())
-        found = torch.autograd.grad(loss, wanted, create_graph=True)
+        """γ ⊙ α^Ch ⊙ the gradients of the summed loss of one micro-batch, by weight.
+
+        Back through one stage after another, γ being constant there. First order: so are the weights.
+        """
         if self.first_order:
-            found = tuple(gradient.detach() for gradient in found)
-            inputs = {name: value.detach() for name, value in inputs.items()}
-        dense = dict(zip([*weights, *outputs], found, strict=True))
-        gradients = {name: dense[name] for name in weights}
-        for layer in self.graph.layers:
-            modules = meta["attention"].get(layer.name, {})
-            one = torch.ones((), dtype=x.dtype)
-            fw = gamma(modules["fw"], inputs[layer.name], self.rho_fw) if "fw" in modules else one
-            bw = gamma(modules["bw"], dense[layer.name], self.rho_bw) if "bw" in modules else one
-            rates = meta["channel_alpha"].get(layer.name, {"in": one, "out": one})
-            gradients |= reweighted(layer, dense, fw * rates["in"], bw * rates["out"])
+            weights = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        stages = self._stages(meta["attention"], weights, x)
+        loss = F.cross_entropy(stages[-1].output, y.argmax(1), reduction="sum")
+        (g,) = torch.autograd.grad(loss, stages[-1].output, create_graph=True)
+        layers = {layer.name: layer for layer in self.graph.layers}
+        one = torch.ones((), dtype=x.dtype)
+        gradients: Tensors = {}
+        for stage in reversed(stages):
+            if stage.name in layers:
+                layer, modules = layers[stage.name], meta["attention"].get(stage.name, {})
+                bw = gamma(modules["bw"], g, self.rho_bw) if "bw" in modules else one
+                if self.sparsify == "output_gradient":
+                    g, bw = g * _per_channel(bw, g), one
+                own = [weights[name] for name in layer.weight_names]
+                dense = dict(zip(layer.weight_names, _pulled(stage.output, own, g), strict=True))
+                fw = one if self.sparsify == "input" or stage.fw is None else stage.fw
+                rates = meta["channel_alpha"].get(stage.name, {"in": one, "out": one})
+                gradients |= reweighted(layer, dense, fw * rates["in"], bw * rates["out"])
+            if stage is stages[0]:
+                break
+            if self.sparsify == "input" and stage.fw is not None:
+                (g,) = _pulled(stage.output, [stage.weighed], g)
+                g = g * _per_channel(stage.fw, g)
+                if stage.dense is not stage.input:
+                    (g,) = _pulled(stage.dense, [stage.input], g)
+            else:
+                (g,) = _pulled(stage.output, [stage.input], g)
         return gradients
 
+    def _stages(self, attention: dict[str, Any], weights: Tensors, x: Tensor) -> list[Stage]:
+        """The forward pass of one batch."""
+        stages: list[Stage] = []
+        for i in (1, 2):
+            kernel = weights[f"conv{i}.weight"]
+            x = self._layer(stages, attention, f"conv{i}", x, x, lambda v, w=kernel: F.conv2d(v, w, padding=1))
+            scale, shift = weights[f"norm{i}.weight"][:, None, None], weights[f"norm{i}.bias"][:, None, None]
+            affine = lambda v, s=scale, t=shift: v * s + t  # noqa: E731
+            x = self._layer(stages, attention, f"norm{i}", x, self._normalized(x), affine)
+            y = (F.avg_pool2d if self.average_pool else F.max_pool2d)(F.relu(x), 2)
+            stages.append(Stage(f"pool{i}", x, x, x, y, None))
+            x = y
+        flat = x.flatten(1)
+        stages.append(Stage("flatten", x, x, x, flat, None))
+        last = lambda v: F.linear(v, weights["fc.weight"], weights["fc.bias"])  # noqa: E731
+        self._layer(stages, attention, "fc", flat, flat, last)
+        return stages
 
-def forward(graph: Graph, weights: Tensors, x: Tensor) -> tuple[Tensor, Tensors, Tensors]:
-    """One batch; also every layer's attention input and its output y_l, which autograd can differentiate by."""
-    inputs, outputs = {}, {}
-    epsilon = graph.nodes[1].epsilon  # type: ignore[attr-defined]
-    for i in (1, 2):
-        inputs[f"conv{i}"] = x
-        x = outputs[f"conv{i}"] = F.conv2d(x, weights[f"conv{i}.weight"], padding=1)
-        inputs[f"norm{i}"] = F.group_norm(x, 2, eps=epsilon)
-        x = F.group_norm(x, 2, weights[f"norm{i}.weight"], weights[f"norm{i}.bias"], eps=epsilon)
-        outputs[f"norm{i}"] = x
-        x = F.max_pool2d(F.relu(x), 2)
-    inputs["fc"] = x.flatten(1)
-    outputs["fc"] = F.linear(inputs["fc"], weights["fc.weight"], weights["fc.bias"])
-    return outputs["fc"], inputs, outputs
+    def _layer(
+        self, stages: list[Stage], attention: dict[str, Any], name: str, x: Tensor, attended: Tensor, linear: Any
+    ) -> Tensor:
+        """Appends a layer; attended: what its weights are applied to (x, or x̂)."""
+        module = attention.get(name, {}).get("fw")
+        fw = None if module is None else gamma(module, attended, self.rho_fw)
+        sparse = self.sparsify == "input" and fw is not None
+        weighed = attended * _per_channel(fw, attended) if sparse else attended
+        stages.append(Stage(name, x, attended, weighed, linear(weighed), fw))
+        return stages[-1].output
+
+    def _normalized(self, x: Tensor) -> Tensor:
+        epsilon = self.graph.nodes[1].epsilon  # type: ignore[attr-defined]
+        if self.batch_norm:
+            return F.batch_norm(x, None, None, training=True, eps=epsilon)
+        return F.group_norm(x, 2, eps=epsilon)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One layer, or what lies between two."""
+
+    name: str
+    input: Tensor
+    dense: Tensor  # what the weights are applied to, before attention
+    weighed: Tensor  # and after it, where it weighs maps
+    output: Tensor
+    fw: Tensor | None  # γ^fw (C,)
+
+
+def _pulled(output: Tensor, inputs: list[Tensor], g: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of `inputs`, given that of `output`."""
+    return torch.autograd.grad(output, inputs, g, create_graph=True)
+
+
+def _per_channel(factor: Tensor, x: Tensor) -> Tensor:
+    """(C,) or () so that it broadcasts over x (N, C, ...)."""
+    return factor.reshape(-1, *[1] * (x.dim() - 2)) if factor.dim() else factor
 
 
 def gamma(module: Tensors, x: Tensor, rho: int) -> Tensor:

@@ -16,10 +16,11 @@ from pmeta.codegen.graph import Graph  # noqa: E402
 from pmeta.codegen.networks import four_conv  # noqa: E402
 from pmeta.trainer.attention import initial_module  # noqa: E402
 from pmeta.trainer.inner_loop import InnerLoop  # noqa: E402
+from pmeta.trainer.methods import Sparsify  # noqa: E402
+from pmeta.trainer.network_variants import varied  # noqa: E402
 from pmeta.trainer.networks import Network, weight_tensors  # noqa: E402
 from pmeta.trainer.objective import TaskBatch, accuracies, meta_gradient  # noqa: E402
 from tests.reference.inner_loop import PlainLoop  # noqa: E402
-from tests.reference.inner_loop import forward as plain_forward  # noqa: E402
 
 pytestmark = pytest.mark.unit
 
@@ -71,15 +72,16 @@ def task_batch() -> TaskBatch:
 
 
 def inner_loop(
-    graph: Graph, convolution: str = "direct", frozen: tuple[str, ...] = (), first_order: bool = False
-) -> InnerLoop:
+    graph: Graph, convolution: str = "direct", frozen: tuple[str, ...] = (), first_order: bool = False,
+    sparsify: Sparsify = "gradient",
+) -> InnerLoop:  # fmt: skip
     layers = [layer for layer in graph.layers if layer.name not in frozen]
     learning = frozenset(name for layer in layers for name in layer.weight_names)
-    return InnerLoop(Network(graph, convolution), STEPS, learning, RHO_FW, RHO_BW, first_order)
+    return InnerLoop(Network(graph, convolution), STEPS, learning, RHO_FW, RHO_BW, first_order, sparsify)
 
 
-def plain_loop(graph: Graph, first_order: bool = False) -> PlainLoop:
-    return PlainLoop(graph, STEPS, RHO_FW, RHO_BW, first_order)
+def plain_loop(graph: Graph, first_order: bool = False, **options: Any) -> PlainLoop:
+    return PlainLoop(graph, STEPS, RHO_FW, RHO_BW, first_order, **options)
 
 
 def assert_same_gradient(
@@ -88,23 +90,25 @@ def assert_same_gradient(
     """Losses and meta-gradient of the trainer are those of the plain loop: relative difference below 1e-9."""
     tasks = task_batch()
     weights = None if step_weights is None else torch.tensor(step_weights, dtype=torch.float64)
-    gradient, losses, _ = meta_gradient(inner, meta, tasks, weights)
+    results = [meta_gradient(inner, meta, tasks, weights, batching)[:2] for batching in ("loop", "vmap")]
 
     leaves = [leaf.requires_grad_() for leaf in tree_leaves(meta)]
     total = torch.zeros((), dtype=torch.float64)
     for t in range(TASKS):
         sx, sy, qx, qy = (tensor[t] for tensor in tasks.tensors())
         trajectory = plain.trajectory(meta, sx, sy, len(sx))
-        step_losses = [F.cross_entropy(plain_forward(plain.graph, w, qx)[0], qy.argmax(1)) for w in trajectory]
-        assert losses[t].item() == pytest.approx(step_losses[-1].item(), rel=1e-9)
+        step_losses = [F.cross_entropy(plain.forward(w, qx), qy.argmax(1)) for w in trajectory]
+        for _, losses in results:
+            assert losses[t].item() == pytest.approx(step_losses[-1].item(), rel=1e-9)
         used = step_losses[-1:] if step_weights is None else step_losses
         total = total + sum(v * loss for v, loss in zip(step_weights or (1.0,), used, strict=True)) / TASKS
     expected = torch.autograd.grad(total, leaves, allow_unused=True)
-    for mine, reference in zip(tree_leaves(gradient), expected, strict=True):
-        reference = torch.zeros_like(mine) if reference is None else reference
-        torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-11)
-        assert (mine - reference).norm() <= 1e-9 * reference.norm()
-    assert any(leaf.abs().max() > 1e-3 for leaf in tree_leaves(gradient))
+    for gradient, _ in results:
+        for mine, reference in zip(tree_leaves(gradient), expected, strict=True):
+            reference = torch.zeros_like(mine) if reference is None else reference
+            torch.testing.assert_close(mine, reference, rtol=1e-9, atol=1e-11)
+            assert (mine - reference).norm() <= 1e-9 * reference.norm() + 1e-15  # where it is zero, roundings
+        assert any(leaf.abs().max() > 1e-3 for leaf in tree_leaves(gradient))
 
 
 @pytest.mark.parametrize("convolution", ["direct", "matmul"])
@@ -135,6 +139,39 @@ def test_first_order(graph: Graph, directions: tuple[str, ...], step_weights: An
     assert_same_gradient(inner_loop(graph, first_order=True), plain_loop(graph, first_order=True), meta, step_weights)
 
 
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("directions", [("fw",), ("bw",), ("fw", "bw")], ids=["forward", "backward", "both"])
+@pytest.mark.parametrize("sparsify", ["input", "output_gradient"])
+def test_attention_that_weighs_maps(
+    graph: Graph, sparsify: Sparsify, directions: tuple[str, ...], first_order: bool
+) -> None:
+    """Table 7."""
+    inner = inner_loop(graph, first_order=first_order, sparsify=sparsify)
+    plain = plain_loop(graph, first_order, sparsify=sparsify)
+    assert_same_gradient(inner, plain, meta_parameters(graph, directions, channel_alpha=directions == ("fw", "bw")))
+
+
+@pytest.mark.parametrize(("sparsify", "directions"), [("input", ("fw",)), ("output_gradient", ("bw",))])
+def test_weighing_maps_is_something_else(graph: Graph, sparsify: Sparsify, directions: tuple[str, ...]) -> None:
+    meta, tasks = meta_parameters(graph, directions), task_batch()
+    on_maps, on_gradients = (
+        inner_loop(graph, sparsify=choice).adapt(meta, tasks.support_x[0], tasks.support_y[0], 1)["conv1.weight"]
+        for choice in (sparsify, "gradient")
+    )
+    assert not torch.allclose(on_maps, on_gradients, rtol=1e-3)
+
+
+@pytest.mark.parametrize("directions", [(), ("fw", "bw")], ids=["plain", "attention"])
+@pytest.mark.parametrize(("normalization", "pooling"), [("batch", "max"), ("group", "average"), ("batch", "average")])
+def test_other_normalization_and_pooling(
+    graph: Graph, normalization: Any, pooling: Any, directions: tuple[str, ...]
+) -> None:
+    """Table 5; the query samples are one batch, too."""
+    other = varied(graph, normalization, pooling)
+    plain = plain_loop(graph, batch_norm=normalization == "batch", average_pool=pooling == "average")
+    assert_same_gradient(inner_loop(other), plain, meta_parameters(graph, directions))
+
+
 def test_first_order_is_another_gradient(graph: Graph) -> None:
     meta, tasks = meta_parameters(graph, ()), task_batch()
     first, second = (meta_gradient(inner_loop(graph, first_order=on), meta, tasks)[0] for on in (True, False))
@@ -142,12 +179,16 @@ def test_first_order_is_another_gradient(graph: Graph) -> None:
 
 
 @pytest.mark.parametrize("micro_batch", [1, 4, 6])
-def test_micro_batches_with_attention(graph: Graph, micro_batch: int) -> None:
+@pytest.mark.parametrize("sparsify", ["gradient", "input", "output_gradient"])
+@pytest.mark.parametrize("normalization", ["group", "batch"])
+def test_micro_batches_with_attention(graph: Graph, micro_batch: int, sparsify: Sparsify, normalization: Any) -> None:
     """Six samples: micro-batches of 1, of 4 and a smaller rest, and all at once."""
     meta, tasks = meta_parameters(graph), task_batch()
-    adapted = inner_loop(graph).adapt(meta, tasks.support_x[0], tasks.support_y[0], micro_batch)
+    inner = inner_loop(varied(graph, normalization, "max"), sparsify=sparsify)
+    adapted = inner.adapt(meta, tasks.support_x[0], tasks.support_y[0], micro_batch)
     tree_map(lambda t: t.requires_grad_(), meta)
-    expected = plain_loop(graph).trajectory(meta, tasks.support_x[0], tasks.support_y[0], micro_batch)[-1]
+    plain = plain_loop(graph, sparsify=sparsify, batch_norm=normalization == "batch")
+    expected = plain.trajectory(meta, tasks.support_x[0], tasks.support_y[0], micro_batch)[-1]
     for name, weight in expected.items():
         torch.testing.assert_close(adapted[name], weight.detach(), rtol=1e-9, atol=1e-12)
 
