@@ -16,6 +16,7 @@ from pmeta.codegen.bring_your_own import with_new_head
 from pmeta.codegen.errors import ConfigError, UnsupportedError
 from pmeta.codegen.graph import Graph, Shape
 from pmeta.codegen.modelfile import load_graph
+from pmeta.trainer.network_variants import Normalization, Pooling
 from pmeta.trainer.settings import variant
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Architecture(ABC):
     """How to make a network. The fields of a subclass are its options; it checks their values when it is made."""
 
     name: ClassVar[str]
+
+    normalization: Normalization = "group"  # "batch": of a micro-batch; for the trainer alone
+    pooling: Pooling = "max"  # "average": in place of every max-pooling
 
     @abstractmethod
     def graph(self, input_shape: Shape, ways: int, rng: np.random.Generator) -> Graph:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pmeta.codegen.adaptation import Adaptation, AttentionModule, InputEncoding, LayerAttention, Model, UpdatedPart
-from pmeta.codegen.errors import UnsupportedError
+from pmeta.codegen.errors import ConfigError, UnsupportedError
 from pmeta.codegen.graph import Float32Array, Graph, frozen_float32
 from pmeta.trainer.attention import PARTS
 from pmeta.trainer.config import Config
@@ -18,10 +18,26 @@ from pmeta.trainer.networks import Network, convolution_for
 from pmeta.trainer.operators import Tensors
 
 
+def check_exportable(config: Config) -> None:
+    """Raises ConfigError for what the trainer can do and the device cannot: the ablations of Tables 5 and 7."""
+    if config.method.sparsify != "gradient":
+        what = f"'method.sparsify' is '{config.method.sparsify}'"
+    elif config.network.normalization != "group":
+        what = f"'network.normalization' is '{config.network.normalization}'"
+    else:
+        return
+    todo = "train for evaluation alone, --out NAME.pt, or leave it out"
+    raise ConfigError(f"{what}, which the device does not know", "configuration", todo)
+
+
 def to_model(
     graph: Graph, meta: MetaParameters, config: Config, encoding: InputEncoding, training: dict[str, Any]
 ) -> Model:
-    """The model to deploy. What would never be read is left out: attention and α^Ch of layers that never learn."""
+    """The model to deploy. What would never be read is left out: attention and α^Ch of layers that never learn.
+
+    Raises ConfigError as `check_exportable` does.
+    """
+    check_exportable(config)
     alpha = _array(meta["alpha"])
     learning = {layer.name for layer, row in zip(graph.layers, alpha, strict=True) if row.any()}
     adaptation = Adaptation(

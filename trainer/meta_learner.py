@@ -25,6 +25,7 @@ from pmeta.trainer.export import to_model
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
 from pmeta.trainer.lasso import activation_shares, ram_shares
 from pmeta.trainer.methods import DIRECTIONS
+from pmeta.trainer.network_variants import varied
 from pmeta.trainer.networks import Network, Tensors, convolution_for, weight_tensors
 from pmeta.trainer.objective import TaskBatch, meta_gradient, multi_step_weights, task_loss
 
@@ -55,7 +56,7 @@ class MetaLearner:
         """encoding: how samples travel, part of what the planner charges for (`method.lasso_cost`)."""
         self.config, self.device, self._processes = config, device, processes
         rng = np.random.default_rng([config.training.seed, 2**31])  # apart from every iteration's
-        self.graph = config.network.graph(input_shape, config.task.ways, rng)
+        self.graph = network_graph(config, input_shape, rng)
         self.inner = inner_loop(self.graph, config, device)
         self.meta = initial_meta_parameters(self.inner, config, rng, device)
         self._leaves: list[Tensor] = tree_leaves(self.meta)
@@ -198,6 +199,12 @@ def tf32(allowed: bool) -> Iterator[None]:
     finally:
         for setting, value in zip(settings, before, strict=True):
             setting.allow_tf32 = value
+
+
+def network_graph(config: Config, input_shape: Shape, rng: np.random.Generator) -> Graph:
+    """The network of `config` for samples of `input_shape`, its weights drawn from `rng`."""
+    network = config.network
+    return varied(network.graph(input_shape, config.task.ways, rng), network.normalization, network.pooling)
 
 
 def inner_loop(graph: Graph, config: Config, device: torch.device) -> InnerLoop:

@@ -30,6 +30,7 @@ from pmeta.trainer.logbook import Logbook
 from pmeta.trainer.meta_learner import MetaLearner, StepReport
 from pmeta.trainer.sampler import Read, TaskSampler
 from pmeta.trainer.tasks import fixed_tasks
+from pmeta.trainer.trained import save_parameters
 
 VALIDATION_SEED = 20_000  # the validation tasks are the same for every training seed
 READ_AHEAD = 3  # iterations whose tasks lie ready
@@ -79,7 +80,12 @@ class Training:
     # --- running -------------------------------------------------------------------------------------------------
 
     def run(self, show: Callable[[Progress], None] | None = None) -> Model:
-        """Train to the configured end and return the best model.
+        """`finish`, and return the best model."""
+        self.finish(show)
+        return self.best_model()
+
+    def finish(self, show: Callable[[Progress], None] | None = None) -> None:
+        """Train to the configured end.
 
         Ctrl-C ends the run after the current iteration: a checkpoint is written, then KeyboardInterrupt raised.
         """
@@ -105,7 +111,6 @@ class Training:
                 self.save()
             raise KeyboardInterrupt
         self._best = self._processes.from_first(self._best)
-        return self.best_model()
 
     def _record(self, report: StepReport, logbook: Logbook) -> None:
         """After an iteration: what is due of log, validation and checkpoint."""
@@ -188,9 +193,18 @@ class Training:
         return self._iteration
 
     def best_model(self) -> Model:
-        """The meta-parameters that validated best, with the record of how they came about."""
+        """The meta-parameters that validated best, as a model for the device; raises ConfigError as `to_model` does."""
+        return to_model(self._learner.graph, self._best["meta"], self.config, self._encoding, self._provenance())
+
+    def save_best(self, path: Path) -> None:
+        """Write the meta-parameters that validated best to a file for evaluation alone."""
+        graph = self._learner.graph
+        save_parameters(path, self.config, graph.input_shape, self._encoding, self._best["meta"], self._provenance())
+
+    def _provenance(self) -> dict[str, Any]:
+        """How the best meta-parameters came about."""
         best = self._best
-        record = {
+        return {
             "config": self.config.as_dict(),
             "seed": self.config.training.seed,
             "iterations": self.config.training.iterations,
@@ -202,7 +216,6 @@ class Training:
             "device": "CUDA GPU" if self.device.type == "cuda" else "CPU",
             "versions": versions(),
         }
-        return to_model(self._learner.graph, best["meta"], self.config, self._encoding, record)
 
 
 def _resolved(stored: Any, where: str) -> dict[str, Any] | None:

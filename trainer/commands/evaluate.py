@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.report.text import count_text
 from pmeta.trainer.commands.common import (
     TEST_SEED,
@@ -28,8 +29,8 @@ from pmeta.trainer.commands.common import (
 if TYPE_CHECKING:
     import torch
 
-    from pmeta.codegen.adaptation import Model
     from pmeta.codegen.taskfile import Task
+    from pmeta.trainer.trained import Trained
 
 TASKS_PER_WORKER = 32  # fewer are done before another process has started
 
@@ -57,15 +58,12 @@ def evaluate(
     figures do not depend on how many there are.
     """
     torch_on = torch_device(device)
-    from pmeta.codegen.modelfile import load_model
     from pmeta.trainer.parallel import all_cores
+    from pmeta.trainer.trained import load_trained
 
-    loaded = load_model(model)
-    adaptation = loaded.adaptation
-    if sample_batch is not None:
-        adaptation = replace(adaptation, sample_batch=sample_batch)
-        loaded = replace(loaded, adaptation=adaptation)
-    shots = shots or adaptation.shots
+    loaded = load_trained(model, torch_on)
+    loaded = replace(loaded, sample_batch=sample_batch or loaded.sample_batch)
+    shots = shots or loaded.shots
     name, drawn = test_tasks(loaded, data, path, option, split, shots, queries, tasks, seed)
     workers = min(all_cores(), -(-tasks // TASKS_PER_WORKER))
     with progress_bar() as progress:
@@ -73,10 +71,10 @@ def evaluate(
         measure = measure_deployed if deployed else measure_in_torch
         figures, lines = measure(loaded, drawn, torch_on, workers, lambda count: progress.advance(bar, count))
     if as_json:
-        print(json.dumps({"data": name, "ways": adaptation.ways, "shots": shots, "split": split.value, "seed": seed}
+        print(json.dumps({"data": name, "ways": loaded.ways, "shots": shots, "split": split.value, "seed": seed}
                          | figures))  # fmt: skip
         return
-    print(f"{adaptation.ways}-way {shots}-shot, {count_text(tasks, 'task')} of {name}'s {split.value} split")
+    print(f"{loaded.ways}-way {shots}-shot, {count_text(tasks, 'task')} of {name}'s {split.value} split")
     print("\n".join(lines))
 
 
@@ -84,15 +82,13 @@ Figures = tuple[dict[str, float], list[str]]  # for machines, for people
 
 
 def measure_in_torch(
-    model: Model, tasks: Sequence[Task], device: torch.device, workers: int, advance: Callable[[int], None]
+    trained: Trained, tasks: Sequence[Task], device: torch.device, workers: int, advance: Callable[[int], None]
 ) -> Figures:
     """Accuracy of the model in PyTorch."""
     from pmeta.trainer.evaluation import evaluate as measure
-    from pmeta.trainer.export import from_model
 
-    adaptation = model.adaptation
-    inner, meta = from_model(model, device)
-    result = measure(inner, meta, tasks, adaptation.encoding, adaptation.sample_batch, device, advance, workers)
+    inner, meta = trained.inner, trained.meta
+    result = measure(inner, meta, tasks, trained.encoding, trained.sample_batch, device, advance, workers)
     return result.as_dict(), [
         f"before adaptation  {_percent(result.before)} ± {100 * result.before_interval:.2f}",
         f"after adaptation   {_percent(result.after)} ± {100 * result.after_interval:.2f}",
@@ -100,11 +96,15 @@ def measure_in_torch(
 
 
 def measure_deployed(
-    model: Model, tasks: Sequence[Task], _: torch.device, workers: int, advance: Callable[[int], None]
+    trained: Trained, tasks: Sequence[Task], _: torch.device, workers: int, advance: Callable[[int], None]
 ) -> Figures:
     """Accuracy of the generated C, and how far PyTorch is from it."""
     from pmeta.trainer.deployed import evaluate_deployed
 
+    if trained.model is None:
+        todo = "leave out --deployed, or evaluate a model.onnx"
+        raise ConfigError("a file of parameters has no generated C", "--deployed", todo)
+    model = replace(trained.model, adaptation=replace(trained.model.adaptation, sample_batch=trained.sample_batch))
     with tempfile.TemporaryDirectory(prefix="pmeta-") as folder:
         result = evaluate_deployed(model, tasks, Path(folder), workers, advance)
     return asdict(result), [
@@ -122,7 +122,7 @@ def _percent(share: float) -> str:
 
 
 def test_tasks(
-    model: Model, data: str | None, path: Path | None, option: list[str] | None, split: SplitName,
+    model: Trained, data: str | None, path: Path | None, option: list[str] | None, split: SplitName,
     shots: int, queries: int, count: int, seed: int,
 ) -> tuple[str, Sequence[Task]]:  # fmt: skip
     """(name of the data set, tasks in the shape the model takes)."""
@@ -130,8 +130,8 @@ def test_tasks(
     from pmeta.trainer.datasets.registry import DATASETS
     from pmeta.trainer.tasks import fixed_tasks
 
-    trained_on: dict[str, Any] = model.adaptation.training.get("config", {}).get("data", {"name": "icons"})
+    trained_on: dict[str, Any] = model.record.get("config", {}).get("data", {"name": "icons"})
     name = data or trained_on["name"]
     source = data_set(name, path, option, trained_on if name == trained_on["name"] else None)
-    samples = fitted(source.load(split.value), source, model.graph.input_shape, DATASETS.get(trained_on["name"]))
-    return name, fixed_tasks(samples, model.adaptation.ways, shots, queries, count, seed)
+    samples = fitted(source.load(split.value), source, model.inner.graph.input_shape, DATASETS.get(trained_on["name"]))
+    return name, fixed_tasks(samples, model.ways, shots, queries, count, seed)

@@ -15,7 +15,6 @@ from pmeta.trainer.config import Config, config_from_dict, load_config
 if TYPE_CHECKING:
     import torch
 
-    from pmeta.codegen.adaptation import Model
     from pmeta.trainer.distributed import Processes
     from pmeta.trainer.training import Progress, Training
 
@@ -35,26 +34,35 @@ def train(
     """Train on the configuration's data set and export the model that validated best.
 
     torchrun spreads the tasks of an iteration over processes: torchrun --nproc-per-node 4 -m pmeta.trainer.cli train …
+    What the trainer can do and the device cannot (batch normalization, sparse maps) goes into a file for evaluation
+    alone: --out NAME.pt.
     """
     torch_on = torch_device(device)
     from pmeta.codegen.modelfile import save_model
     from pmeta.trainer.distributed import together
+    from pmeta.trainer.export import check_exportable
+    from pmeta.trainer.trained import SUFFIX
 
     if not out.parent.is_dir():
         raise ConfigError("its folder does not exist", str(out), "create it, or choose another --out")
     if out.exists() and not out.is_file():
         raise ConfigError("is no file", str(out), "choose another --out")
     settings = _with_overrides(load_config(config_path(config)), iterations, seed, path)
+    if out.suffix != SUFFIX:
+        check_exportable(settings)
     run_dir = run_dir or Path("runs") / config.stem
     with together(torch_on) as processes:
         console.quiet = not processes.first
-        model = _trained(settings, run_dir, resume, torch_on, processes)
-        if processes.first:
-            save_model(model, out)
-    console.print(f"{out}: the model of the best validation, ready for pmeta-gen", markup=False, soft_wrap=True)
+        training = _trained(settings, run_dir, resume, torch_on, processes)
+        if processes.first and out.suffix == SUFFIX:
+            training.save_best(out)
+        elif processes.first:
+            save_model(training.best_model(), out)
+    use = "pmeta-train evaluate" if out.suffix == SUFFIX else "pmeta-gen"
+    console.print(f"{out}: the model of the best validation, ready for {use}", markup=False, soft_wrap=True)
 
 
-def _trained(settings: Config, run_dir: Path, resume: bool, device: torch.device, processes: Processes) -> Model:
+def _trained(settings: Config, run_dir: Path, resume: bool, device: torch.device, processes: Processes) -> Training:
     """Read the data and train, or go on."""
     from pmeta.trainer.training import Training
 
@@ -67,7 +75,8 @@ def _trained(settings: Config, run_dir: Path, resume: bool, device: torch.device
         raise ConfigError(
             "already holds a training", str(run_dir), "add --resume to continue it, or choose another --run-dir"
         )
-    return run(training)
+    run(training)
+    return training
 
 
 def _with_overrides(config: Config, iterations: int | None, seed: int | None, path: Path | None) -> Config:
@@ -81,7 +90,7 @@ def _with_overrides(config: Config, iterations: int | None, seed: int | None, pa
     return replace(checked, data=replace(config.data, path=path or config.data.path))
 
 
-def run(training: Training) -> Model:
+def run(training: Training) -> None:
     """Train under a progress bar."""
     import torch
 
@@ -96,7 +105,7 @@ def run(training: Training) -> Model:
             progress.update(bar, completed=state.iteration, note=note)
 
         try:
-            return training.run(show)
+            training.finish(show)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
                 raise
