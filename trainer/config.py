@@ -1,4 +1,4 @@
-"""Training configurations: TOML files read into frozen dataclasses, every key checked.
+"""Training configurations: frozen dataclasses, made from tables whose every key is checked.
 
 A key that does not exist, has the wrong type or an impossible value is a ConfigError that names the file and the
 key. What the method leaves open is filled in from `METHODS`, so the resolved configuration, the one that is stored
@@ -7,7 +7,6 @@ with checkpoints and models, says everything.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any, Literal
 
 from pmeta.codegen.adaptation import MAX_STEPS
 from pmeta.codegen.errors import ConfigError
-from pmeta.codegen.files import read_file
 from pmeta.trainer import architectures
 from pmeta.trainer.architectures import Architecture, FourConv
+from pmeta.trainer.config_file import merged, read_chain
 from pmeta.trainer.datasets import registry
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.icons import Icons
@@ -40,7 +39,6 @@ LARGEST = {
     "device.sample_batch": 1_000_000,
 }
 MAY_BE_ZERO = ("training.multi_step_iterations", "training.first_order_iterations", "augmentation.shift")
-MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -130,16 +128,12 @@ class Config:
 
 
 def load_config(path: Path) -> Config:
-    """Read, check and resolve a TOML configuration; raises ConfigError."""
-    try:
-        table = tomllib.loads(read_file(path, MAX_FILE_BYTES).decode())
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
-    except RecursionError as error:
-        raise ConfigError("is not valid TOML (nested too deeply)", str(path), "correct it") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not valid TOML ({error})", str(path), "correct that line") from error
-    return config_from_dict(table, str(path))
+    """Read, check and resolve a TOML configuration, and those that it extends; raises ConfigError."""
+    table: dict[str, Any] = {}
+    for part, own in read_chain(path):
+        table = merged(table, own)
+        config = config_from_dict(table, str(part))  # a mistake is reported for the file that it is in
+    return config
 
 
 def config_from_dict(table: Mapping[str, Any], where: str) -> Config:

@@ -12,14 +12,6 @@ from pmeta.trainer.methods import METHODS
 
 pytestmark = pytest.mark.unit
 
-SHIPPED = sorted((Path(__file__).parents[2] / "trainer" / "configs").glob("*.toml"))
-
-
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-def test_shipped_configurations_are_sound(path: Path) -> None:
-    config = load_config(path)
-    assert config_from_dict(config.as_dict(), "again") == config
-
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_a_choice_of_settings(name: str) -> None:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import torch
 
 TEST_SEED = 10_000  # of test tasks, unless another is asked for
-CONFIGS = Path(__file__).parents[1] / "configs"
 console = Console(stderr=True)
 
 
@@ -95,12 +94,6 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except (tomllib.TOMLDecodeError, RecursionError):
         return text
-
-
-def config_path(path: Path) -> Path:
-    """`path`, or the shipped configuration of that name."""
-    shipped = CONFIGS / path
-    return shipped if not path.exists() and not path.is_absolute() and shipped.exists() else path
 
 
 def progress_bar() -> Progress:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pmeta.codegen.errors import ConfigError
-from pmeta.trainer.commands.common import Device, DeviceOption, config_path, console, progress_bar, torch_device
+from pmeta.trainer.commands.common import Device, DeviceOption, console, progress_bar, torch_device
 from pmeta.trainer.config import Config, config_from_dict, load_config
+from pmeta.trainer.config_file import config_path
 
 if TYPE_CHECKING:
     import torch
