@@ -27,6 +27,17 @@ MetaParameters = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class LayerPass:
+    """What one layer's weight gradients follow from, for N support samples."""
+
+    layer: Node
+    x: Tensor  # what its weights are applied to (N, ...): x_{l-1}, of a normalization x̂
+    g: Tensor  # g(y_l), (N, ...)
+    fw: Tensor | None  # γ^fw and γ^bw yet to apply, (N, C); None: none
+    bw: Tensor | None
+
+
+@dataclass(frozen=True)
 class InnerLoop:
     """What is fixed while a task is learned; what is meta-learned travels as `MetaParameters`:
 
@@ -92,35 +103,44 @@ class InnerLoop:
     def _support_gradients(
         self, meta: MetaParameters, weights: Tensors, features: Tensors, y: Tensor, micro_batch: int
     ) -> Tensors:
-        """γ ⊙ α^Ch ⊙ gradient of the summed per-sample losses, accumulated over all micro-batches.
+        """γ ⊙ α^Ch ⊙ gradient of the summed per-sample losses, accumulated over all micro-batches."""
+        gradients: Tensors = {}
+        for found in self.layer_passes(meta, weights, features, y, micro_batch):
+            own = self._reweighted_gradients(found, weights, micro_batch)
+            # α^Ch acts like an attention that is the same for all samples.
+            static: Mapping[str, Tensor] = meta.get("channel_alpha", {}).get(found.layer.name, {})
+            gradients |= reweighted(found.layer, own, static.get("in"), static.get("out"))
+        return gradients
+
+    def layer_passes(
+        self, meta: MetaParameters, weights: Tensors, features: Tensors, y: Tensor, micro_batch: int
+    ) -> list[LayerPass]:
+        """What the weight gradients of every layer that may learn follow from, for all support samples.
 
         features: what the lowest layer that learns, and those after it, read of what comes before, for all samples.
-        Samples do not see each other except through γ, so all micro-batches run as one batch. First order: what is
-        computed from the weights is a constant; meta attention, γ, still depends on its own parameters.
+        Samples do not see each other except through γ and batch normalization, so all micro-batches run as one batch.
+        First order: what is computed from the weights is a constant; γ still depends on its own parameters.
         """
+        if not self.learning:
+            return []
         if self.first_order:
             features, weights = (
                 {name: value.detach() for name, value in values.items()} for values in (features, weights)
             )
-        if not self.learning:
-            return {}
         learning = {layer.name: layer for layer in self.graph.layers if self.may_learn(layer)}
-        gammas = {side: partial(self._gamma, meta["attention"], side, micro_batch) for side in ("fw", "bw")}
+        fw, bw = (partial(self._gamma, meta["attention"], side, micro_batch) for side in ("fw", "bw"))
         weighs_input, weighs_g = self.sparsify == "input", self.sparsify == "output_gradient"
         network = self.network.in_micro_batches(micro_batch)
-        recording = network.recorded(weights, features, self.lowest, gammas["fw"] if weighs_input else None)
+        recording = network.recorded(weights, features, self.lowest, fw if weighs_input else None)
         g = torch.softmax(recording.output, dim=-1) - y  # of the summed cross-entropy
-        gradients: Tensors = {}
-        found = recording.gradients(g, learning.keys(), gammas["bw"] if weighs_g else None)
-        for name, (inputs, g_output) in found.items():
-            layer = learning[name]
-            fw = None if weighs_input else gammas["fw"](name, inputs)
-            bw = None if weighs_g else gammas["bw"](name, g_output)
-            own = self._reweighted_gradients(layer, weights, inputs, g_output, fw, bw, micro_batch)
-            # α^Ch acts like an attention that is the same for all samples.
-            static: Mapping[str, Tensor] = meta.get("channel_alpha", {}).get(name, {})
-            gradients |= reweighted(layer, own, static.get("in"), static.get("out"))
-        return gradients
+        found = recording.gradients(g, learning.keys(), bw if weighs_g else None)
+        return [
+            LayerPass(
+                learning[name], inputs, g_output,
+                None if weighs_input else fw(name, inputs), None if weighs_g else bw(name, g_output),
+            )
+            for name, (inputs, g_output) in found.items()
+        ]  # fmt: skip
 
     def _gamma(
         self, attention: Mapping[str, Any], side: str, micro_batch: int, layer: str, values: Tensor
@@ -131,21 +151,16 @@ class InnerLoop:
             return None
         return channel_weights(module, values, micro_batch, self.rho_fw if side == "fw" else self.rho_bw)
 
-    def _reweighted_gradients(
-        self,
-        layer: Node,
-        weights: Tensors,
-        x: Tensor,
-        g: Tensor,
-        fw: Tensor | None,
-        bw: Tensor | None,
-        micro_batch: int,
-    ) -> Tensors:
-        """A layer's weight gradients, from what its weights are applied to and g(y_l), weighed by γ^fw and γ^bw."""
+    def _reweighted_gradients(self, found: LayerPass, weights: Tensors, micro_batch: int) -> Tensors:
+        """A layer's weight gradients, summed over the samples and weighed by γ^fw and γ^bw."""
+        layer, x, g = found.layer, found.x, found.g
+        gammas = found.fw, found.bw
         if micro_batch >= len(x):  # one γ for all samples
             gradients = self.network.weight_gradients(layer, weights, x, g)
-            return reweighted(layer, gradients, *(None if gamma is None else gamma[0] for gamma in (fw, bw)))
-        x, g = (values if gamma is None else scaled(values, gamma) for values, gamma in ((x, fw), (g, bw)))
+            return reweighted(layer, gradients, *(None if gamma is None else gamma[0] for gamma in gammas))
+        x, g = (
+            values if gamma is None else scaled(values, gamma) for values, gamma in zip((x, g), gammas, strict=True)
+        )
         return self.network.weight_gradients(layer, weights, x, g)
 
 
