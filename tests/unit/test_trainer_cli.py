@@ -67,6 +67,28 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     assert 0 <= figures["after"] <= 1
 
 
+def test_what_the_device_cannot_do_is_evaluated_from_a_file_of_parameters(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "base.toml").write_text(SMALL)
+    config = tmp_path / "batch.toml"
+    config.write_text('extends = "base.toml"\n[network]\nnormalization = "batch"')
+    run = ("--run-dir", tmp_path / "run", "--device", "cpu")
+    line = one_line_of(pmeta_train("train", config, "--out", tmp_path / "model.onnx", *run), 3)
+    assert "'network.normalization' is 'batch', which the device does not know; train for evaluation alone" in line
+    assert not (tmp_path / "run").exists()
+
+    parameters = tmp_path / "model.pt"
+    result = pmeta_train("train", config, "--out", parameters, *run)
+    assert result.returncode == 0, result.stderr
+    result = pmeta_train("evaluate", parameters, "--tasks", "3", "--queries", "2", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["ways"] == 3
+    result = pmeta_train("attention", parameters, "--tasks", "2", "--out", tmp_path / "figure.png", "--json")
+    assert result.returncode == 0, result.stderr
+    assert len(json.loads(result.stdout)["ratio_mean"]) == 1
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_tasks_need_no_torch(tmp_path: Path) -> None:
     files = [tmp_path / "a.npz", tmp_path / "b.npz"]
     for file in files:
