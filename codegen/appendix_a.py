@@ -17,11 +17,13 @@ The appendix treats convolutions and says that "extensions to mixed layers can s
   ReLU (T = 32) and each max-pool (T = 16) with the elements it writes.
 - x_0 counts one word per element, however the sample is encoded.
 - The critical ratios μ are known only at run time. `critical="bound"` takes the most channels that Algorithm 1 can ever
-  keep, which is what memory must be reserved for; `critical="all"` takes μ = 1, as without attention.
+  keep, which is what memory must be reserved for; `critical="all"` takes μ = 1, as without attention; a
+  mapping has the numbers of channels that were measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -33,7 +35,8 @@ from pmeta.codegen.operators.weight_gradient import kept_channels_bound
 
 BYTES_PER_WORD = 4
 WORD_BITS = 32
-Critical = Literal["bound", "all"]  # how many channels count as critical
+# How many channels count as critical; a mapping has (input, output) channels by layer name, all of layers it lacks.
+Critical = Literal["bound", "all"] | Mapping[str, tuple[int, int]]
 # T: for a max-pool and activations whose derivative is one of two numbers; a whole word is kept for the others.
 _WORD_LENGTH: dict[type[Node], int] = {
     Clip: 32,
@@ -105,6 +108,8 @@ def appendix_a(model: Model, step: int, critical: Critical = "bound") -> Appendi
 def critical_channels(model: Model, layer: Node, critical: Critical = "bound") -> tuple[int, int]:
     """(input, output) channels of a layer that can be critical: μ^fw·C_{l-1} and μ^bw·C_l."""
     channels_in, channels_out = layer.attention_channels(model.graph.shapes[layer.input])
+    if isinstance(critical, Mapping):
+        return critical.get(layer.name, (channels_in, channels_out))
     attention = model.adaptation.attention.get(layer.name)
     if attention is None or critical == "all":
         return channels_in, channels_out

@@ -108,8 +108,13 @@ def paper_accounting(
     )
 
 
+def paper_moments(model: Model, step: int | None, critical: Critical = "bound") -> tuple[Moment, ...]:
+    """What memory holds at each node of the forward pass, in topological order; accumulators come on top."""
+    return tuple(_Account(model, step, critical).moments())
+
+
 @dataclass(frozen=True)
-class _Moment:
+class Moment:
     """What memory holds while a node of the forward pass is computed, per sample; all but the bits in words."""
 
     node: str = ""
@@ -145,9 +150,9 @@ class _Account:
     def updated_parameters(self) -> int:
         return sum(int(self._graph.weights[weight.name].size) for weight in self._learned)
 
-    def moments(self) -> Iterator[_Moment]:
+    def moments(self) -> Iterator[Moment]:
         """One moment per node, in topological order; what is stored stays until the end."""
-        moment, passes_gradient = _Moment(), False
+        moment, passes_gradient = Moment(), False
         for position, node in enumerate(self._graph.nodes):
             if self.updates(node):
                 moment = self._with_stored(moment, node)
@@ -158,7 +163,7 @@ class _Account:
             moment = replace(moment, node=node.name, live=self._live_words(position))
             yield moment
 
-    def _with_stored(self, before: _Moment, layer: Node) -> _Moment:
+    def _with_stored(self, before: Moment, layer: Node) -> Moment:
         """With what an updated layer stores for its weight gradient."""
         attention = before.attention + self.attention_sizes(layer)[0]
         kept = critical_channels(self._model, layer, self._critical)[0]

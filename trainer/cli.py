@@ -8,6 +8,7 @@ import typer
 
 from pmeta.codegen import cli_errors
 from pmeta.trainer.commands.attention import attention
+from pmeta.trainer.commands.compare import compare
 from pmeta.trainer.commands.datasets import datasets
 from pmeta.trainer.commands.episode import episode
 from pmeta.trainer.commands.evaluate import evaluate
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command(epilog="Example: pmeta-train train icons-quick.toml --out model.onnx")(train)
 app.command(epilog="Example: pmeta-train evaluate model.onnx --tasks 600")(evaluate)
 app.command(epilog="Example: pmeta-train attention model.onnx --out attention.png")(attention)
+app.command(epilog="Example: pmeta-train compare icons/5way-1shot icons/5way-5shot --out comparison")(compare)
 app.command(epilog="Example: pmeta-train tasks --data icons --count 20 --out tasks.npz")(tasks)
 app.command(epilog="Example: pmeta-train episode --data omniglot --out episode.png")(episode)
 app.command(epilog="Example: pmeta-train datasets")(datasets)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +20,7 @@ from pmeta.trainer.ahead import Ahead
 from pmeta.trainer.checkpoint import load_checkpoint, save_checkpoint
 from pmeta.trainer.config import Config, config_from_dict
 from pmeta.trainer.datasets.base import ClassSamples
+from pmeta.trainer.datasets.hashing import data_hash
 from pmeta.trainer.distributed import ALONE, Processes
 from pmeta.trainer.encoding import input_encoding
 from pmeta.trainer.evaluation import Evaluation, evaluate
@@ -45,6 +45,14 @@ class Progress:
     report: StepReport  # of the last iteration
     validation: Evaluation | None  # the latest
     best: float  # best validation accuracy so far
+
+    @property
+    def note(self) -> str:
+        """What a progress bar says beside the count."""
+        text = f"loss {self.report.loss:.3f}"
+        if self.validation is not None:
+            text += f", validation {100 * self.validation.after:.1f} % (best {100 * self.best:.1f} %)"
+        return text
 
 
 class Training:
@@ -251,13 +259,16 @@ def _curve_point(report: StepReport) -> dict[str, float]:
     }
 
 
-def data_hash(data: ClassSamples) -> str:
-    """SHA-256 over shape, samples and labels of a data set."""
-    digest = hashlib.sha256(str(data.samples.shape).encode())
-    for start in range(0, len(data.samples), 1024):  # it may lie in a file
-        digest.update(np.ascontiguousarray(data.samples[start : start + 1024]).tobytes())
-    digest.update(np.ascontiguousarray(data.labels.astype("<i8")).tobytes())
-    return digest.hexdigest()
+@contextmanager
+def explained_memory_errors() -> Iterator[None]:
+    """Too little memory for a training is a ConfigError that says what to change."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        todo = "lower training.tasks_per_batch, network.width or method.steps"
+        raise ConfigError("needs more memory than there is", "training", todo) from error
 
 
 def _own_version() -> str:

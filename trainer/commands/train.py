@@ -93,25 +93,18 @@ def _with_overrides(config: Config, iterations: int | None, seed: int | None, pa
 
 def run(training: Training) -> None:
     """Train under a progress bar."""
-    import torch
+    from pmeta.trainer.training import explained_memory_errors
 
     with progress_bar() as progress:
         total = training.config.training.iterations
         bar = progress.add_task("training", total=total, completed=training.iteration, note="")
 
         def show(state: Progress) -> None:
-            note = f"loss {state.report.loss:.3f}"
-            if state.validation is not None:
-                note += f", validation {100 * state.validation.after:.1f} % (best {100 * state.best:.1f} %)"
-            progress.update(bar, completed=state.iteration, note=note)
+            progress.update(bar, completed=state.iteration, note=state.note)
 
         try:
-            training.finish(show)
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
-                raise
-            todo = "lower training.tasks_per_batch, network.width or method.steps"
-            raise ConfigError("needs more memory than there is", "training", todo) from error
+            with explained_memory_errors():
+                training.finish(show)
         except KeyboardInterrupt:
             progress.stop()
             console.print(

@@ -1,0 +1,215 @@
+"""The table of a comparison, as data, text and picture; which entries arguments name; figures that are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pmeta.codegen.adaptation import Adaptation
+from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.modelfile import save_model
+from pmeta.trainer.comparison.costs import Costs, PaperCosts
+from pmeta.trainer.comparison.entries import CONFIGS, Entry, checked_model, entries_of
+from pmeta.trainer.comparison.measurement import Accuracy, Figures, Protocol, Unavailable
+from pmeta.trainer.comparison.picture import DPI, PANEL, save_picture, spread
+from pmeta.trainer.comparison.store import Store
+from pmeta.trainer.comparison.table import Comparison, comparison, over_seeds
+from pmeta.trainer.comparison.text import csv_text, json_value, markdown
+from pmeta.trainer.config import METHODS
+from pmeta.trainer.datasets.icons import Icons
+from tests.models import random_4conv
+
+pytestmark = pytest.mark.unit
+
+COMMAND = "pmeta-train compare a.toml"
+
+
+def costs(kilobytes: float, arena: int) -> Costs:
+    paper = PaperCosts(1000 * kilobytes, 5e7)
+    everything, last = PaperCosts(400_000, 1e8), PaperCosts(100_000, 1e7)
+    return Costs(paper, paper, everything, last, arena, 300_000, 50_000)
+
+
+def entry(name: str, seed: int = 1) -> Entry:
+    return Entry(name, Path(f"runs/{name}-{seed}/model.onnx"), Icons(), seed)
+
+
+def figures(method: str, mean: float, kilobytes: float = 200, shots: int = 1) -> Figures:
+    accuracies = {
+        "icons": Accuracy(mean, 0.01),
+        "emoji": Accuracy(0.5, 0.02),
+        "omniglot": Unavailable("too few classes"),
+    }
+    return Figures(method, 5, shots, "icons", accuracies, costs(kilobytes, 150_000))
+
+
+def example() -> Comparison:
+    found = [
+        (entry("five"), figures("maml", 0.8, 400, shots=5)),
+        (entry("one/maml++"), figures("maml++", 0.6, 400)),
+        (entry("one/p"), figures("p-meta-3.2", 0.62, 160)),
+        (entry("one/p", 2), figures("p-meta-3.2", 0.64, 200)),
+    ]
+    return comparison(found, Protocol(1000), COMMAND)
+
+
+def test_rows_are_grouped_by_task_and_seeds_are_one_row() -> None:
+    made = example()
+    assert [(row.group.shots, row.name, row.seeds) for row in made.rows] == [
+        (1, "MAML++", (1,)), (1, "p-Meta (3.2)", (1, 2)), (5, "MAML", (1,)),
+    ]  # fmt: skip
+    row = made.rows[1]
+    assert row.in_domain.mean == pytest.approx(0.63) and row.costs.paper.memory_bytes == 180_000
+    assert row.accuracies["omniglot"] == Unavailable("too few classes")
+
+
+def test_the_interval_over_seeds_has_a_part_for_seeds_and_one_for_tasks() -> None:
+    assert over_seeds([Accuracy(0.6, 0.01)]) == Accuracy(0.6, 0.01)
+    three = over_seeds([Accuracy(0.6, 0.01), Accuracy(0.62, 0.02), Accuracy(0.64, 0.01)])
+    assert three.mean == pytest.approx(0.62)
+    assert three.interval == pytest.approx(sqrt((4.303 * 0.02) ** 2 / 3 + 0.0002))
+
+
+def test_a_method_that_comes_twice_is_named_with_its_configuration() -> None:
+    made = comparison([(entry("a/x"), figures("maml", 0.5)), (entry("a/y"), figures("maml", 0.6))], Protocol(), COMMAND)
+    assert [row.name for row in made.rows] == ["MAML, x", "MAML, y"]
+
+
+def test_markdown() -> None:
+    lines = markdown(example()).splitlines()
+    assert lines[0] == "**5-way 1-shot, trained on icons**"
+    heads, _, first, second = (line.strip("| ").split(" | ") for line in lines[2:6])
+    assert heads == [
+        "method", "icons, %", "emoji, %", "GMAC", "memory, kB", "less than MAML++", "best possible",
+        "real memory, kB", "less than MAML++", "best possible",
+    ]  # fmt: skip
+    assert first == [
+        "MAML++",
+        "60.00 ± 1.00",
+        "50.00 ± 2.00",
+        "0.0500",
+        "400.0",
+        "1.00×",
+        "4.00×",
+        "150.0",
+        "2.00×",
+        "6.00×",
+    ]
+    assert second[0] == "p-Meta (3.2)" and second[4:6] == ["180.0", "2.22×"]
+    text = "\n".join(lines)
+    assert "interval over seeds (Student's t) and tasks" in text and "- –: omniglot: too few classes" in text
+    assert f"`{COMMAND}`" in lines[-1]
+
+
+def test_csv_and_json() -> None:
+    rows = list(csv.DictReader(csv_text(example()).splitlines()))
+    assert [row["method"] for row in rows] == ["maml++", "p-meta-3.2", "maml"]
+    assert (rows[0]["in_domain_accuracy"], rows[0]["omniglot_accuracy"]) == ("0.6", "")
+    assert float(rows[1]["memory_bytes"]) == 180_000 and float(rows[1]["memory_ratio"]) == pytest.approx(400 / 180)
+    assert rows[1]["seeds"] == "1 2"
+    value = json.loads(json.dumps(json_value(example())))
+    assert value["rows"][0]["accuracies"]["icons"] == {"mean": 0.6, "interval": 0.01}
+    assert value["rows"][0]["best_paper_ratio"] == 4 and value["protocol"]["tasks"] == 1000
+
+
+def test_the_picture_has_a_panel_for_each_task(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    image = pytest.importorskip("PIL.Image")
+    save_picture(example(), tmp_path / "figure.png")
+    with image.open(tmp_path / "figure.png") as picture:
+        assert picture.size == (round(2 * PANEL[0] * DPI), round(PANEL[1] * DPI))
+        pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    for colour in ((0x00, 0x72, 0xB2), (0x00, 0x9E, 0x73), (0x56, 0xB4, 0xE9)):  # of MAML++, p-Meta (3.2), MAML
+        assert (pixels == colour).all(1).sum() > 200
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_labels_are_spread_without_overlap(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    wanted = rng.uniform(0, 100, 7) if seed % 2 else np.round(rng.uniform(40, 60, 7))
+    placed = spread(wanted, 10, 0, 100)
+    assert np.diff(np.sort(placed)).min() > 10 - 1e-9
+    assert placed.min() > -1e-9 and placed.max() < 100 + 1e-9
+    assert (np.diff(placed[np.argsort(wanted, kind="stable")]) > 0).all()
+    alone = np.array([10.0, 50.0, 90.0])
+    assert np.array_equal(spread(alone, 10, 0, 100), alone)
+
+
+# --- entries -------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_gives_its_methods_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    for method in sorted(METHODS):
+        (tmp_path / "set" / f"{method}.toml").write_text(f'[method]\nname = "{method}"')
+    (tmp_path / "set" / "base.toml").write_text("no configuration by itself")
+    found = entries_of([Path("set")], Path("runs"))
+    assert [one.name for one in found] == [f"set/{method}" for method in METHODS]
+    assert found[0].model_path == Path("runs/set/maml/model.onnx")
+
+
+def test_seeds_and_iterations_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("[training]\nseed = 2")
+    found = entries_of([tmp_path / "a.toml"], Path("runs"), (1, 2), 7)
+    assert [one.run_dir for one in found] == [Path("runs/a-seed-1"), Path("runs/a")]
+    assert all(one.config is not None and one.config.training.iterations == 7 for one in found)
+    assert [one.config.training.seed for one in found if one.config] == [1, 2]
+    with pytest.raises(ConfigError, match=r"'training\.seed' is -1"):
+        entries_of([tmp_path / "a.toml"], Path("runs"), (-1,))
+
+
+def test_entries_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("")
+    with pytest.raises(ConfigError, match="given twice"):
+        entries_of([tmp_path / "a.toml", tmp_path / "a.toml"], Path("runs"))
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ConfigError, match="holds no configurations"):
+        entries_of([tmp_path / "none"], Path("runs"))
+    save_model(random_4conv(1), tmp_path / "own.onnx")
+    with pytest.raises(ConfigError, match="was not trained by pmeta-train"):
+        entries_of([tmp_path / "own.onnx"], Path("runs"))
+
+
+def test_a_finished_model_must_be_what_its_configuration_says(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text("")
+    (made,) = entries_of([tmp_path / "a.toml"], tmp_path / "runs")
+    model = random_4conv(1)
+    assert made.config is not None
+    adaptation: Adaptation = replace(model.adaptation, training={"config": made.config.as_dict(), "seed": 1})
+    made.model_path.parent.mkdir(parents=True)
+    save_model(replace(model, adaptation=adaptation), made.model_path)
+    assert checked_model(made).graph.name == model.graph.name
+    (given,) = entries_of([made.model_path], Path("runs"))
+    assert (given.name, given.config, given.seed) == ("a", None, 1)
+
+    (tmp_path / "a.toml").write_text("[training]\nclip_norm = 3.0")
+    (changed,) = entries_of([tmp_path / "a.toml"], tmp_path / "runs")
+    with pytest.raises(ConfigError, match="is not what 'a' says now"):
+        checked_model(changed)
+
+
+def test_shipped_configurations_are_found_by_name() -> None:
+    (found,) = entries_of([Path("icons-quick.toml")], Path("runs"))
+    assert found.name == "icons-quick" and (CONFIGS / "icons-quick.toml").exists()
+
+
+# --- what is known -------------------------------------------------------------------------------------------
+
+
+def test_the_store_gives_what_was_put_and_nothing_else(tmp_path: Path) -> None:
+    store, key = Store(tmp_path / "figures"), {"kind": "accuracy", "seed": 1}
+    assert store.get(key) is None
+    store.put(key, {"mean": 0.1})
+    assert store.get(key) == {"mean": 0.1} and store.get(key | {"seed": 2}) is None
+    (file,) = (tmp_path / "figures").iterdir()
+    for damaged in ("", "[]", '{"key": 1}', "[" * 100_000, file.read_text().replace('"seed": 1', '"seed": 2')):
+        file.write_text(damaged)
+        assert store.get(key) is None

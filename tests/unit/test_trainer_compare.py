@@ -1,0 +1,134 @@
+"""pmeta-train compare: trains, measures, goes on where it was interrupted, and asks nothing twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from pmeta.codegen.errors import PmetaError
+from pmeta.trainer.cli import app
+from tests.unit.test_trainer_cli import one_line_of, pmeta_train
+
+pytestmark = pytest.mark.unit
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+SMALL = """
+[task]
+ways = 3
+shots = {shots}
+queries = 1
+[network]
+width = 4
+[method]
+name = "{method}"
+steps = 2
+[training]
+iterations = {iterations}
+tasks_per_batch = 1
+validate_every = 1000
+validation_tasks = 2
+"""
+FILES = ["figure.png", "results.json", "table.csv", "table.md"]
+
+
+def write_config(path: Path, method: str, iterations: int = 2, shots: int = 1) -> Path:
+    path.write_text(SMALL.format(method=method, iterations=iterations, shots=shots))
+    return path
+
+
+def arguments(folder: Path, *configs: Path) -> list[str | Path]:
+    options = ["--tasks", "5", "--queries", "2", "--cross", "none", "--device", "cpu", "--jobs", "2"]
+    return ["compare", *configs, "--runs", folder / "runs", "--out", folder / "out", *options]
+
+
+def test_trains_measures_and_remembers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = [write_config(tmp_path / f"{method}.toml", method) for method in ("anil", "p-meta-3.2+3.3")]
+    done = pmeta_train(*arguments(tmp_path, *configs))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES
+    assert done.stdout == (tmp_path / "out" / "table.md").read_text()
+    assert "**3-way 1-shot, trained on icons**" in done.stdout and "| p-Meta (3.2+3.3) |" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [row["method"] for row in rows] == ["anil", "p-meta-3.2+3.3"]
+    assert rows[0]["memory_ratio"] == rows[0]["best_memory_ratio"]
+    assert float(rows[1]["memory_bytes"]) <= float(rows[1]["memory_bound_bytes"])
+
+    # The same figures as `pmeta-train evaluate`.
+    model = tmp_path / "runs" / "p-meta-3.2+3.3" / "model.onnx"
+    alone = json.loads(pmeta_train("evaluate", model, "--tasks", "5", "--queries", "2", "--json").stdout)
+    assert (float(rows[1]["in_domain_accuracy"]), float(rows[1]["in_domain_interval"])) == (
+        alone["after"], alone["after_interval"],
+    )  # fmt: skip
+
+    # Asked again, and about the models themselves, nothing is computed.
+    monkeypatch.setattr("pmeta.trainer.comparison.running._start", lambda _: pytest.fail("a process was started"))
+    for given in (configs, [model]):
+        again = CliRunner().invoke(app, [*map(str, arguments(tmp_path, *given)), "--json"])
+        assert again.exit_code == 0, again.output
+        assert json.loads(again.stdout)["rows"][-1]["accuracies"]["icons"]["mean"] == alone["after"]
+
+
+def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 200
+    while not path.exists() or not path.read_text():
+        assert process.poll() is None and time.monotonic() < deadline, "ended before it could be interrupted"
+        time.sleep(0.02)
+
+
+def test_interrupted_by_the_terminal_it_saves_and_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "maml.toml", "maml", iterations=150)
+    program = "from pmeta.trainer.cli import main; main()"
+    command = [sys.executable, "-c", program, *map(str, arguments(tmp_path, config))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    run = tmp_path / "runs" / "maml"
+    wait_for(run / "curve.jsonl", process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=200)
+    assert process.returncode == 130, messages
+    assert "run the same command to continue" in messages and "Traceback" not in messages
+    assert (run / "checkpoint.pt").exists() and not (run / "model.onnx").exists() and not (tmp_path / "out").exists()
+
+    done = pmeta_train(*arguments(tmp_path, config))
+    assert done.returncode == 0, done.stderr
+    whole = tmp_path / "whole.onnx"
+    done = pmeta_train("train", config, "--out", whole, "--run-dir", tmp_path / "whole", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert (run / "model.onnx").read_bytes() == whole.read_bytes()
+
+
+def test_one_that_fails_does_not_spoil_the_others(tmp_path: Path) -> None:
+    good = write_config(tmp_path / "maml.toml", "maml")
+    bad = write_config(tmp_path / "anil.toml", "anil")
+    bad.write_text(bad.read_text() + f'[data]\nname = "omniglot"\npath = "{tmp_path}/nowhere"\n')
+    done = pmeta_train(*arguments(tmp_path, bad, good))
+    assert done.returncode == 6 and "| MAML |" in done.stdout and "ANIL" not in done.stdout.partition("- Accuracy")[0]
+    assert done.stderr.splitlines()[-1].startswith("error: data set 'omniglot': is not at hand")
+
+
+def error_of(*given: str | Path) -> str:
+    """The error that a command line ends with; it has one line by construction."""
+    error = CliRunner().invoke(app, ["compare", *map(str, given)]).exception
+    assert isinstance(error, PmetaError), error
+    return str(error)
+
+
+def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "maml.toml", "maml")
+    assert "cannot be read" in error_of(tmp_path / "no.toml")
+    assert "is no list of numbers" in error_of(config, "--seeds", "1;2")
+    assert "names a seed twice" in error_of(config, "--seeds", "1,1")
+    assert "did you mean" in error_of(config, "--cross", "omniglott")
+    assert "is not at hand" in error_of(config, "--cross", f"omniglot={tmp_path}/no")
+    assert "is no folder" in error_of(config, "--out", config)
+    assert "pip install" in one_line_of(pmeta_train("compare", config, without_torch=True), 7)

@@ -1,0 +1,166 @@
+"""What is measured of each entry, on which tasks, and what of it is known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from pmeta.codegen.adaptation import Model
+from pmeta.codegen.errors import DataError
+from pmeta.codegen.files import read_file
+from pmeta.trainer.comparison.costs import Costs, PaperCosts
+from pmeta.trainer.comparison.entries import Entry, checked_model
+from pmeta.trainer.comparison.store import Store
+from pmeta.trainer.datasets.base import ClassSamples, Dataset
+from pmeta.trainer.datasets.convert import fitted
+from pmeta.trainer.datasets.episodes import TaskDrawer
+from pmeta.trainer.datasets.hashing import data_hash
+
+FORMAT = 1  # of stored figures: those of another one are measured again
+MAX_MODEL_BYTES = 4 << 30
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The tasks: the same for all entries of equal data, ways and shots."""
+
+    tasks: int = 1000
+    queries: int = 15  # per class
+    seed: int = 10_000
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """After adaptation: mean over tasks, in 0..1, and the half-width of its 95 % interval."""
+
+    mean: float
+    interval: float
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """Why there is no accuracy: the data set has no such tasks."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All that is measured of one entry."""
+
+    method: str
+    ways: int
+    shots: int
+    data: str  # what it was trained on
+    accuracies: Mapping[str, Accuracy | Unavailable]  # by name of the data set
+    costs: Costs
+
+
+@dataclass(frozen=True)
+class Job:
+    """An entry to train, where that is left, and to measure."""
+
+    entry: Entry
+    targets: tuple[Dataset, ...]  # to test on: the entry's own data first
+    protocol: Protocol
+    store: Store
+    device: str  # auto, cpu or cuda
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A job whose model is trained: which figures are known, and what the others are measured on."""
+
+    job: Job
+    model: Model
+
+    @cached_property
+    def model_sha256(self) -> str:
+        """Of the file."""
+        return hashlib.sha256(read_file(self.job.entry.model_path, MAX_MODEL_BYTES)).hexdigest()
+
+    @property
+    def figures(self) -> Figures | None:
+        """Everything; None if something is not known yet."""
+        accuracies = {target.name: self.accuracy(target) for target in self.job.targets}
+        known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
+        costs = self.costs
+        if costs is None or len(known) < len(accuracies):
+            return None
+        adaptation = self.model.adaptation
+        name = self.job.entry.data.name
+        return Figures(adaptation.method, adaptation.ways, adaptation.shots, name, known, costs)
+
+    def accuracy(self, target: Dataset) -> Accuracy | Unavailable | None:
+        """None: not known yet."""
+        samples = self.samples(target)
+        if isinstance(samples, Unavailable):
+            return samples
+        value = self.job.store.get(self.accuracy_key(target))
+        return None if value is None else Accuracy(value["after"], value["after_interval"])
+
+    @property
+    def costs(self) -> Costs | None:
+        """None: not known yet."""
+        value = self.job.store.get(self.costs_key)
+        if value is None:
+            return None
+        return Costs(**{name: PaperCosts(**part) if isinstance(part, dict) else part for name, part in value.items()})
+
+    def samples(self, target: Dataset) -> ClassSamples | Unavailable:
+        """The test classes of `target` in the shape that the model takes, if they are enough for its tasks.
+
+        Raises DataError if `target` is not at hand, or if it is the entry's own data and too small.
+        """
+        _loaded(target)  # a data set that cannot be read is an error, one that does not fit is none
+        adaptation = self.model.adaptation
+        try:
+            samples = _fitted(*self._place(target))
+            TaskDrawer(samples, adaptation.ways, adaptation.shots, self.job.protocol.queries)
+        except DataError as error:
+            if target == self.job.entry.data:
+                raise
+            return Unavailable(error.what)
+        return samples
+
+    def accuracy_key(self, target: Dataset) -> dict[str, Any]:
+        """All that the accuracy on `target` depends on."""
+        return self._key("accuracy", target)
+
+    @property
+    def costs_key(self) -> dict[str, Any]:
+        """All that the costs depend on: what attention keeps, on the entry's own data."""
+        return self._key("costs", self.job.entry.data)
+
+    def _key(self, kind: str, target: Dataset) -> dict[str, Any]:
+        hashes = {"model_sha256": self.model_sha256, "data_sha256": _sha256(*self._place(target))}
+        return {"format": FORMAT, "kind": kind, "data": target.name} | hashes | asdict(self.job.protocol)
+
+    def _place(self, target: Dataset) -> tuple[Dataset, type[Dataset], tuple[int, ...]]:
+        return target, type(self.job.entry.data), self.model.graph.input_shape
+
+
+def finished(job: Job) -> Finished | None:
+    """None: its training is not finished. Raises ConfigError or ModelError if its model is another's, or damaged."""
+    return Finished(job, checked_model(job.entry)) if job.entry.model_path.exists() else None
+
+
+# Several entries are measured on the same data.
+
+
+@lru_cache(maxsize=8)
+def _loaded(target: Dataset) -> ClassSamples:
+    return target.load("test")
+
+
+@lru_cache(maxsize=8)
+def _fitted(target: Dataset, trained_on: type[Dataset], shape: tuple[int, ...]) -> ClassSamples:
+    return fitted(_loaded(target), target, shape, trained_on)
+
+
+@lru_cache
+def _sha256(target: Dataset, trained_on: type[Dataset], shape: tuple[int, ...]) -> str:
+    return data_hash(_fitted(target, trained_on, shape))

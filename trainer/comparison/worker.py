@@ -1,0 +1,153 @@
+"""One job in a process of its own: `python -m pmeta.trainer.comparison.worker`.
+
+Reads a pickled Job from standard input, from the process that started it. Writes lines of JSON to standard output:
+{"stage", "done", "total", "note"} while it works, {"error": [class, what, where, todo]} if it ends with an error a user
+can act on. Its results are files: the model, and what lies in the store. SIGINT ends it after the current iteration.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, NoReturn
+
+from pmeta.codegen.cli_errors import INTERRUPTED
+from pmeta.codegen.errors import ModelError, PmetaError
+from pmeta.trainer.comparison.costs import costs_of
+from pmeta.trainer.comparison.measurement import Finished, Job, finished
+from pmeta.trainer.datasets.base import ClassSamples, Dataset
+
+if TYPE_CHECKING:
+    import torch
+
+    from pmeta.codegen.taskfile import Task
+    from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
+
+SECONDS_BETWEEN_EVENTS = 0.2
+Show = Callable[[str, int, int, str], None]  # (stage, how many of its parts are done, of how many, note)
+
+
+def main() -> NoReturn:
+    """The process."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no event
+    try:
+        job: Job = pickle.load(sys.stdin.buffer)
+        work(job, Events(events).show)
+    except PmetaError as error:
+        with suppress(BrokenPipeError):
+            print(json.dumps({"error": [type(error).__name__, error.what, error.where, error.todo]}), file=events)
+            events.flush()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, BrokenPipeError):  # without the process that started it, nobody waits for the result
+        with suppress(BrokenPipeError):
+            events.close()
+        os._exit(INTERRUPTED)
+    sys.exit(0)
+
+
+class Events:
+    """Writes how far the work is, now and then."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream, self._stage, self._next = stream, "", 0.0
+
+    def show(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """A `Show`; the first and last part of every stage are always written."""
+        now = time.monotonic()
+        if stage == self._stage and done < total and now < self._next:
+            return
+        self._stage, self._next = stage, now + SECONDS_BETWEEN_EVENTS
+        print(json.dumps({"stage": stage, "done": done, "total": total, "note": note}), file=self._stream, flush=True)
+
+
+def work(job: Job, show: Show) -> None:
+    """Train, unless the model is there, and measure what is not known."""
+    done = finished(job)
+    if done is None:
+        _train(job, show)
+        done = finished(job)
+        assert done is not None
+    for target in job.targets:
+        samples = done.samples(target)
+        if isinstance(samples, ClassSamples) and done.accuracy(target) is None:
+            _measure_accuracy(done, target, samples, show)
+    if done.costs is None:
+        _measure_costs(done, show)
+
+
+def _train(job: Job, show: Show) -> None:
+    """Continues where an earlier training was interrupted."""
+    from pmeta.codegen.modelfile import save_model
+    from pmeta.trainer.commands.common import Device, torch_device
+    from pmeta.trainer.training import Progress, Training, explained_memory_errors
+
+    entry = job.entry
+    if entry.config is None or entry.run_dir is None:
+        raise ModelError("is gone", str(entry.model_path), "check the path")
+    device = torch_device(Device(job.device))
+    show(f"reading {entry.data.name}", 0, 1, "")
+    training = Training(entry.config, entry.data.load("train"), entry.data.load("val"), entry.run_dir, device)
+    if training.checkpoint_path.exists():
+        training.resume()
+    total = entry.config.training.iterations
+
+    def show_iteration(state: Progress) -> None:
+        show("training", state.iteration, total, state.note)
+
+    show("training", training.iteration, total, "")
+    with explained_memory_errors():
+        model = training.run(show_iteration)
+    save_model(model, entry.model_path)
+
+
+def _measure_accuracy(done: Finished, target: Dataset, samples: ClassSamples, show: Show) -> None:
+    from pmeta.trainer.evaluation import evaluate
+
+    inner, meta, tasks, device = _ready(done, samples)
+    count = _counter(show, target.name, len(tasks))
+    adaptation = done.model.adaptation
+    result = evaluate(inner, meta, tasks, adaptation.encoding, adaptation.sample_batch, device, count)
+    done.job.store.put(done.accuracy_key(target), result.as_dict())
+
+
+def _measure_costs(done: Finished, show: Show) -> None:
+    adaptation = done.model.adaptation
+    show("planning", 0, 1, "")
+    done.job.store.put(done.costs_key, asdict(costs_of(done.model, adaptation.ways * adaptation.shots)))
+
+
+def _ready(done: Finished, samples: ClassSamples) -> tuple[InnerLoop, MetaParameters, tuple[Task, ...], torch.device]:
+    """The model in PyTorch, and the tasks of the protocol."""
+    from pmeta.trainer.commands.common import Device, torch_device
+    from pmeta.trainer.export import from_model
+    from pmeta.trainer.tasks import fixed_tasks
+
+    device = torch_device(Device(done.job.device))
+    inner, meta = from_model(done.model, device)
+    adaptation, protocol = done.model.adaptation, done.job.protocol
+    tasks = fixed_tasks(samples, adaptation.ways, adaptation.shots, protocol.queries, protocol.tasks, protocol.seed)
+    return inner, meta, tasks, device
+
+
+def _counter(show: Show, stage: str, total: int) -> Callable[[int], None]:
+    """Adds up the parts that are done."""
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        show(stage, done, total, "")
+
+    show(stage, 0, total, "")
+    return count
+
+
+if __name__ == "__main__":
+    main()
