@@ -127,6 +127,15 @@ class Config:
         return plain
 
 
+def not_exportable(config: Config) -> str:
+    """What the trainer can do and the device cannot, the ablations of Tables 5 and 7; empty where there is nothing."""
+    if config.method.sparsify != "gradient":
+        return f"'method.sparsify' is '{config.method.sparsify}'"
+    if config.network.normalization != "group":
+        return f"'network.normalization' is '{config.network.normalization}'"
+    return ""
+
+
 def load_config(path: Path) -> Config:
     """Read, check and resolve a TOML configuration, and those that it extends; raises ConfigError."""
     table: dict[str, Any] = {}

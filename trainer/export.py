@@ -12,7 +12,7 @@ from pmeta.codegen.adaptation import Adaptation, AttentionModule, InputEncoding,
 from pmeta.codegen.errors import ConfigError, UnsupportedError
 from pmeta.codegen.graph import Float32Array, Graph, frozen_float32
 from pmeta.trainer.attention import PARTS
-from pmeta.trainer.config import Config
+from pmeta.trainer.config import Config, not_exportable
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
 from pmeta.trainer.networks import Network, convolution_for
 from pmeta.trainer.operators import Tensors
@@ -20,11 +20,8 @@ from pmeta.trainer.operators import Tensors
 
 def check_exportable(config: Config) -> None:
     """Raises ConfigError for what the trainer can do and the device cannot: the ablations of Tables 5 and 7."""
-    if config.method.sparsify != "gradient":
-        what = f"'method.sparsify' is '{config.method.sparsify}'"
-    elif config.network.normalization != "group":
-        what = f"'network.normalization' is '{config.network.normalization}'"
-    else:
+    what = not_exportable(config)
+    if not what:
         return
     todo = "train for evaluation alone, --out NAME.pt, or leave it out"
     raise ConfigError(f"{what}, which the device does not know", "configuration", todo)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.bring_your_own import OwnAdaptation, own_model
+from pmeta.codegen.modelfile import save_model
 from pmeta.codegen.networks import four_conv
 from pmeta.codegen.paper_accounting import paper_accounting
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.report.paper_tables import paper_tables
+from pmeta.codegen.taskfile import Task
 from pmeta.trainer.comparison.costs import KeptChannels, costs_of, measured_costs, paper_costs, updating
-from tests.models import random_4conv, with_batch
+from tests.models import random_4conv, random_samples, with_batch
 
 pytestmark = pytest.mark.unit
 
@@ -90,3 +93,36 @@ def test_all_channels_kept_is_the_network_without_clipping() -> None:
         channels = layer.attention_channels(model.graph.shapes[layer.input])
         kept[layer.name] = np.broadcast_to(np.array(channels), (2, 3, 4, 2))
     assert measured_costs(model, kept) == paper_costs(whole, 4)
+
+
+def test_kept_channels_are_counted_task_by_task(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from pmeta.trainer.attention import channel_weights
+    from pmeta.trainer.comparison.kept_channels import kept_channels
+    from pmeta.trainer.encoding import decode
+    from pmeta.trainer.trained import load_trained
+
+    model = random_4conv(4, ways=3, steps=2, rho=(300, 200))
+    save_model(model, tmp_path / "model.onnx")
+    trained = load_trained(tmp_path / "model.onnx", torch.device("cpu"))
+    tasks = []
+    for seed in range(5):
+        x, y = random_samples(model, seed, 6)
+        tasks.append(Task(x, y.astype(np.uint8), x, y.astype(np.uint8), ("a", "b", "c"), f"task {seed}"))
+    done: list[int] = []
+    kept = kept_channels(trained, tasks, done.append)
+    assert sum(done) == 5
+    layers = model.graph.layers[:-1]
+    assert set(kept) == {layer.name for layer in layers}
+    for layer in layers:
+        counts = kept[layer.name]
+        assert counts.shape == (5, 2, 6, 2) and counts.min() >= 1
+        channels = layer.attention_channels(model.graph.shapes[layer.input])
+        for side, (most, rho) in enumerate(zip(channels, (300, 200), strict=True)):
+            assert counts[..., side].max() <= max(1, most - -(-rho * most // 1000))
+    # The first layer reads the sample itself, so its attention can be computed by hand; after a step others differ.
+    first = layers[0].name
+    x = decode(torch.tensor(tasks[2].support_x), model.adaptation.encoding)
+    gamma = channel_weights(trained.meta["attention"][first]["fw"], x, 1, 300)
+    assert np.array_equal(kept[first][2, 0, :, 0], (gamma != 0).sum(-1).numpy())
+    assert any((kept[layer.name][:, 0] != kept[layer.name][:, 1]).any() for layer in layers)

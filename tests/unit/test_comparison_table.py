@@ -15,9 +15,9 @@ from pmeta.codegen.adaptation import Adaptation
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.modelfile import save_model
 from pmeta.trainer.comparison.costs import Costs, PaperCosts
-from pmeta.trainer.comparison.entries import CONFIGS, Entry, checked_model, entries_of
+from pmeta.trainer.comparison.entries import Entry, checked_model, entries_of
 from pmeta.trainer.comparison.measurement import Accuracy, Figures, Protocol, Unavailable
-from pmeta.trainer.comparison.picture import DPI, PANEL, save_picture, spread
+from pmeta.trainer.comparison.picture import DPI, PANEL, save_picture, spread, with_costs
 from pmeta.trainer.comparison.store import Store
 from pmeta.trainer.comparison.table import Comparison, comparison, over_seeds
 from pmeta.trainer.comparison.text import csv_text, json_value, markdown
@@ -65,6 +65,7 @@ def test_rows_are_grouped_by_task_and_seeds_are_one_row() -> None:
         (1, "MAML++", (1,)), (1, "p-Meta (3.2)", (1, 2)), (5, "MAML", (1,)),
     ]  # fmt: skip
     row = made.rows[1]
+    assert row.costs is not None
     assert row.in_domain.mean == pytest.approx(0.63) and row.costs.paper.memory_bytes == 180_000
     assert row.accuracies["omniglot"] == Unavailable("too few classes")
 
@@ -115,7 +116,18 @@ def test_csv_and_json() -> None:
     assert rows[1]["seeds"] == "1 2"
     value = json.loads(json.dumps(json_value(example())))
     assert value["rows"][0]["accuracies"]["icons"] == {"mean": 0.6, "interval": 0.01}
-    assert value["rows"][0]["best_paper_ratio"] == 4 and value["protocol"]["tasks"] == 1000
+    assert value["rows"][0]["best_memory_ratio"] == 4 and value["protocol"]["tasks"] == 1000
+
+
+def test_what_the_device_does_not_know_has_no_costs() -> None:
+    bare = replace(figures("maml", 0.5), costs=None)
+    made = comparison([(entry("a"), figures("maml++", 0.6)), (entry("b"), bare)], Protocol(), COMMAND)
+    lines = markdown(made).splitlines()
+    assert lines[5].startswith("| MAML | 50.00 ± 1.00 |") and lines[5].count("–") == 7
+    assert "- –: no costs: the device does not know such networks, they are for evaluation alone" in lines
+    rows = list(csv.DictReader(csv_text(made).splitlines()))
+    assert rows[1]["memory_bytes"] == "" and json_value(made)["rows"][1]["costs"] is None
+    assert [len(points) for points in with_costs(made).values()] == [1]
 
 
 def test_the_picture_has_a_panel_for_each_task(tmp_path: Path) -> None:
@@ -186,7 +198,8 @@ def test_a_finished_model_must_be_what_its_configuration_says(tmp_path: Path) ->
     adaptation: Adaptation = replace(model.adaptation, training={"config": made.config.as_dict(), "seed": 1})
     made.model_path.parent.mkdir(parents=True)
     save_model(replace(model, adaptation=adaptation), made.model_path)
-    assert checked_model(made).graph.name == model.graph.name
+    found = checked_model(made)
+    assert found.model is not None and (found.ways, found.method) == (5, "p-meta-3.2+3.3")
     (given,) = entries_of([made.model_path], Path("runs"))
     assert (given.name, given.config, given.seed) == ("a", None, 1)
 
@@ -198,7 +211,21 @@ def test_a_finished_model_must_be_what_its_configuration_says(tmp_path: Path) ->
 
 def test_shipped_configurations_are_found_by_name() -> None:
     (found,) = entries_of([Path("icons-quick.toml")], Path("runs"))
-    assert found.name == "icons-quick" and (CONFIGS / "icons-quick.toml").exists()
+    assert found.name == "icons-quick"
+
+
+@pytest.mark.parametrize("shots", [1, 5])
+def test_the_shipped_comparison_differs_in_nothing_but_the_method(shots: int) -> None:
+    found = entries_of([Path(f"icons/5way-{shots}shot")], Path("runs"))
+    configs = [one.config for one in found if one.config is not None]
+    six = ["maml", "anil", "boil", "maml++", "p-meta-3.2", "p-meta-3.2+3.3"]
+    assert [config.method.name for config in configs] == six
+    assert all(config.task.shots == shots for config in configs)
+    same = METHODS["maml"].keys() | {"name"}
+    rest = [config.as_dict() for config in configs]
+    for config in rest:
+        config["method"] = {key: value for key, value in config["method"].items() if key not in same}
+    assert all(config == rest[0] for config in rest)
 
 
 # --- what is known -------------------------------------------------------------------------------------------

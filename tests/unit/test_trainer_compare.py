@@ -123,6 +123,17 @@ def error_of(*given: str | Path) -> str:
     return str(error)
 
 
+def test_a_network_for_evaluation_alone_has_an_accuracy(tmp_path: Path) -> None:
+    config = write_config(tmp_path / "batch.toml", "maml")
+    config.write_text(config.read_text().replace("width = 4", 'width = 4\nnormalization = "batch"'))
+    done = pmeta_train(*arguments(tmp_path, config))
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == FILES[1:]
+    (row,) = csv.DictReader((tmp_path / "out" / "table.csv").open())
+    assert 0 <= float(row["in_domain_accuracy"]) <= 1 and "memory_bytes" not in row
+    assert (tmp_path / "runs" / "batch" / "model.pt").exists()
+
+
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     config = write_config(tmp_path / "maml.toml", "maml")
     assert "cannot be read" in error_of(tmp_path / "no.toml")

@@ -21,7 +21,7 @@ from pmeta.codegen.report.text import count_text
 from pmeta.trainer.commands.common import TEST_SEED, Device, DeviceOption, console, data_set, progress_bar
 from pmeta.trainer.comparison.entries import entries_of
 from pmeta.trainer.comparison.measurement import Figures, Job, Protocol, finished
-from pmeta.trainer.comparison.picture import save_picture
+from pmeta.trainer.comparison.picture import save_picture, with_costs
 from pmeta.trainer.comparison.running import Event, Workers
 from pmeta.trainer.comparison.store import Store
 from pmeta.trainer.comparison.table import Comparison, comparison
@@ -163,7 +163,11 @@ def _write(made: Comparison, out: Path, as_json: bool) -> None:
     for name, content in (("table.md", text), ("table.csv", csv_text(made)), ("results.json", value + "\n")):
         with replacement(out / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    save_picture(made, out / "figure.png")
+    files = ["table.md", "table.csv", "results.json"]
+    if with_costs(made):
+        save_picture(made, out / "figure.png")
+        files.append("figure.png")
     print(value if as_json else text, end="\n" if as_json else "")
-    files = "table.md, table.csv, figure.png and results.json"
-    console.print(f"{out}: {files}, {count_text(len(made.rows), 'configuration')}", markup=False, soft_wrap=True)
+    console.print(
+        f"{out}: {', '.join(files)}; {count_text(len(made.rows), 'configuration')}", markup=False, soft_wrap=True
+    )

@@ -9,15 +9,16 @@ from typing import Any
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.graph import Shape
 from pmeta.codegen.modelfile import load_model
-from pmeta.trainer.config import METHODS, Config, config_from_dict, load_config
+from pmeta.trainer.config import METHODS, Config, config_from_dict, load_config, not_exportable
+from pmeta.trainer.config_file import CONFIGS, config_path
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.registry import dataset
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = "base.toml"  # what the configurations of a folder share, none itself
-MODEL_FILE = "model.onnx"  # in a run directory, when its training is finished
-MODEL_SUFFIX = ".onnx"
+MODEL_FILE = "model"  # in a run directory, when its training is finished
+MODEL_SUFFIX, PARAMETERS_SUFFIX = ".onnx", ".pt"  # the latter for what the device does not know
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,22 @@ class Entry:
     def title(self) -> str:
         """One line for people."""
         return self.name if self.run_dir is None or self.run_dir.name == Path(self.name).name else str(self.run_dir)
+
+
+@dataclass(frozen=True)
+class FinishedModel:
+    """What the comparison needs to know of a trained model."""
+
+    ways: int
+    shots: int
+    input_shape: Shape
+    record: Mapping[str, Any]  # of its training
+    model: Model | None  # None: it is for evaluation alone, and has no costs
+
+    @property
+    def method(self) -> str:
+        """As in configurations."""
+        return str(self.record.get("config", {}).get("method", {}).get("name", "unknown"))
 
 
 def entries_of(
@@ -56,13 +73,13 @@ def entries_of(
     return tuple(entries)
 
 
-def checked_model(entry: Entry) -> Model:
+def checked_model(entry: Entry) -> FinishedModel:
     """The finished model of `entry`; raises ConfigError if it was trained with another configuration."""
-    model = load_model(entry.model_path)
+    model = _load(entry.model_path)
     if entry.config is None:
         return model
     try:
-        trained = config_from_dict(model.adaptation.training.get("config", {}), str(entry.model_path))
+        trained = config_from_dict(model.record.get("config", {}), str(entry.model_path))
         same = trained.as_dict() == entry.config.as_dict()
     except ConfigError:  # of another version
         same = False
@@ -74,8 +91,7 @@ def checked_model(entry: Entry) -> Model:
 
 def _files(argument: Path) -> Iterator[Path]:
     """Itself, the shipped configuration of that name, or the configurations of a folder in the order of METHODS."""
-    shipped = CONFIGS / argument
-    path = shipped if not argument.exists() and shipped.exists() else argument
+    path = config_path(argument)
     if not path.is_dir():
         yield path
         return
@@ -87,7 +103,7 @@ def _files(argument: Path) -> Iterator[Path]:
 
 
 def _entries(file: Path, runs: Path, seeds: Sequence[int], iterations: int | None) -> Iterator[Entry]:
-    if file.suffix == MODEL_SUFFIX:
+    if file.suffix in (MODEL_SUFFIX, PARAMETERS_SUFFIX):
         yield _finished(file)
         return
     config = load_config(file)
@@ -97,7 +113,8 @@ def _entries(file: Path, runs: Path, seeds: Sequence[int], iterations: int | Non
         run_dir = runs / (name if seed == config.training.seed else f"{name}-seed-{seed}")
         changed = config_from_dict(replace(config, training=training).as_dict(), "command line")
         changed = replace(changed, data=config.data)  # with its path
-        yield Entry(name, run_dir / MODEL_FILE, config.data, seed, changed, run_dir)
+        suffix = PARAMETERS_SUFFIX if not_exportable(changed) else MODEL_SUFFIX
+        yield Entry(name, run_dir / f"{MODEL_FILE}{suffix}", config.data, seed, changed, run_dir)
 
 
 def _name(file: Path) -> str:
@@ -110,9 +127,22 @@ def _name(file: Path) -> str:
 
 
 def _finished(file: Path) -> Entry:
-    record = load_model(file).adaptation.training
+    record = _load(file).record
     config: Mapping[str, Any] = record.get("config", {})
     if not config:
         raise ConfigError("was not trained by pmeta-train", str(file), "compare models that were")
     data = dataset(config.get("data", {}), str(file))
-    return Entry(file.stem if file.name != MODEL_FILE else file.parent.name, file, data, record.get("seed"))
+    return Entry(file.parent.name if file.stem == MODEL_FILE else file.stem, file, data, record.get("seed"))
+
+
+def _load(file: Path) -> FinishedModel:
+    if file.suffix == PARAMETERS_SUFFIX:
+        import torch
+
+        from pmeta.trainer.trained import load_trained
+
+        trained = load_trained(file, torch.device("cpu"))
+        return FinishedModel(trained.ways, trained.shots, trained.inner.graph.input_shape, trained.record, None)
+    model = load_model(file)
+    adaptation = model.adaptation
+    return FinishedModel(adaptation.ways, adaptation.shots, model.graph.input_shape, adaptation.training, model)

@@ -8,18 +8,17 @@ from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
-from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import read_file
 from pmeta.trainer.comparison.costs import Costs, PaperCosts
-from pmeta.trainer.comparison.entries import Entry, checked_model
+from pmeta.trainer.comparison.entries import Entry, FinishedModel, checked_model
 from pmeta.trainer.comparison.store import Store
 from pmeta.trainer.datasets.base import ClassSamples, Dataset
 from pmeta.trainer.datasets.convert import fitted
 from pmeta.trainer.datasets.episodes import TaskDrawer
 from pmeta.trainer.datasets.hashing import data_hash
 
-FORMAT = 1  # of stored figures: those of another one are measured again
+FORMAT = 2  # of stored figures: those of another one are measured again
 MAX_MODEL_BYTES = 4 << 30
 
 
@@ -56,7 +55,7 @@ class Figures:
     shots: int
     data: str  # what it was trained on
     accuracies: Mapping[str, Accuracy | Unavailable]  # by name of the data set
-    costs: Costs
+    costs: Costs | None  # None: the device does not know such networks
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Finished:
     """A job whose model is trained: which figures are known, and what the others are measured on."""
 
     job: Job
-    model: Model
+    trained: FinishedModel
 
     @cached_property
     def model_sha256(self) -> str:
@@ -87,12 +86,10 @@ class Finished:
         """Everything; None if something is not known yet."""
         accuracies = {target.name: self.accuracy(target) for target in self.job.targets}
         known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
-        costs = self.costs
-        if costs is None or len(known) < len(accuracies):
+        if self.lacks_costs or len(known) < len(accuracies):
             return None
-        adaptation = self.model.adaptation
-        name = self.job.entry.data.name
-        return Figures(adaptation.method, adaptation.ways, adaptation.shots, name, known, costs)
+        trained, name = self.trained, self.job.entry.data.name
+        return Figures(trained.method, trained.ways, trained.shots, name, known, self.costs)
 
     def accuracy(self, target: Dataset) -> Accuracy | Unavailable | None:
         """None: not known yet."""
@@ -103,8 +100,13 @@ class Finished:
         return None if value is None else Accuracy(value["after"], value["after_interval"])
 
     @property
+    def lacks_costs(self) -> bool:
+        """Whether there are costs that are not known yet."""
+        return self.trained.model is not None and self.costs is None
+
+    @property
     def costs(self) -> Costs | None:
-        """None: not known yet."""
+        """None: not known yet, or there are none."""
         value = self.job.store.get(self.costs_key)
         if value is None:
             return None
@@ -116,10 +118,9 @@ class Finished:
         Raises DataError if `target` is not at hand, or if it is the entry's own data and too small.
         """
         _loaded(target)  # a data set that cannot be read is an error, one that does not fit is none
-        adaptation = self.model.adaptation
         try:
             samples = _fitted(*self._place(target))
-            TaskDrawer(samples, adaptation.ways, adaptation.shots, self.job.protocol.queries)
+            TaskDrawer(samples, self.trained.ways, self.trained.shots, self.job.protocol.queries)
         except DataError as error:
             if target == self.job.entry.data:
                 raise
@@ -140,7 +141,7 @@ class Finished:
         return {"format": FORMAT, "kind": kind, "data": target.name} | hashes | asdict(self.job.protocol)
 
     def _place(self, target: Dataset) -> tuple[Dataset, type[Dataset], tuple[int, ...]]:
-        return target, type(self.job.entry.data), self.model.graph.input_shape
+        return target, type(self.job.entry.data), self.trained.input_shape
 
 
 def finished(job: Job) -> Finished | None:

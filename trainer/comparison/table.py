@@ -16,7 +16,7 @@ from pmeta.trainer.comparison.measurement import Accuracy, Figures, Protocol, Un
 
 TITLES = {
     "maml": "MAML", "anil": "ANIL", "boil": "BOIL", "maml++": "MAML++",
-    "p-meta-3.2": "p-Meta (3.2)", "p-meta-3.2+3.3": "p-Meta (3.2+3.3)",
+    "p-meta-3.2": "p-Meta (3.2)", "p-meta-3.2+alpha-ch": "p-Meta (3.2+α^Ch)", "p-meta-3.2+3.3": "p-Meta (3.2+3.3)",
 }  # fmt: skip
 # Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; of more, the last one is a little too large.
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -46,7 +46,7 @@ class Row:
     configuration: str
     seeds: tuple[int, ...]  # of its trainings
     accuracies: Mapping[str, Accuracy | Unavailable]  # by data set; group.data is the in-domain one
-    costs: Costs
+    costs: Costs | None  # None: for evaluation alone
 
     @property
     def in_domain(self) -> Accuracy:
@@ -118,12 +118,14 @@ def _row(group: Group, name: str, same: Sequence[tuple[Entry, Figures]], ambiguo
         configuration=name,
         seeds=tuple(entry.seed for entry, _ in same if entry.seed is not None),
         accuracies=accuracies,
-        costs=_mean_costs([figures.costs for _, figures in same]),
+        costs=_mean_costs([figures.costs for _, figures in same if figures.costs is not None]),
     )
 
 
-def _mean_costs(costs: Sequence[Costs]) -> Costs:
+def _mean_costs(costs: Sequence[Costs]) -> Costs | None:
     """Of trainings with several seeds, whose step sizes differ."""
+    if not costs:
+        return None
 
     def mean(name: str) -> PaperCosts | int:
         values = [getattr(one, name) for one in costs]

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pmeta.trainer.comparison.costs import Costs
 from pmeta.trainer.comparison.measurement import Accuracy, Unavailable
 from pmeta.trainer.comparison.table import Comparison, Group, Row
 
@@ -47,6 +48,9 @@ def _accuracy(value: Accuracy | Unavailable | None) -> str:
 
 def _costs(row: Row) -> Iterator[str]:
     costs = row.costs
+    if costs is None:
+        yield from [NOTHING] * len(COSTS)
+        return
     yield f"{costs.paper.macs / GIGA:#.3g}"
     yield f"{costs.paper.memory_bytes / KILO:.1f}"
     yield f"{costs.paper_ratio:.2f}×"
@@ -64,7 +68,8 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     tasks = f"{protocol.tasks:,} tasks of unseen classes (seed {protocol.seed}), {protocol.queries} queries per class"
     yield f"- Accuracy after adaptation, ± {spread}: {tasks}. The first data set is the one that was trained on."
     yield "- GMAC: one step over the support set, mean over the steps. Memory: peak in the accounting of the paper's"
-    yield "  Table 2 (docs/accounting.md), 1 kB = 1000 B. With attention both count the most channels that it can keep."
+    yield "  Table 2 (docs/accounting.md), 1 kB = 1000 B. With attention both count the channels that it kept on the"
+    yield "  tasks of the first data set: the highest peak of a task, mean over tasks."
     yield "- Real memory: the arena that pmeta-gen reserves; with attention for the most channels that it can keep."
     yield "- Less than MAML++: than the same network when all layers learn in every step. Best possible: when the last"
     yield "  layer alone learns, as in ANIL."
@@ -74,6 +79,8 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
 
 
 def _reasons(comparison: Comparison) -> Iterator[str]:
+    if any(row.costs is None for row in comparison.rows):
+        yield "no costs: the device does not know such networks, they are for evaluation alone"
     for row in comparison.rows:
         for name, value in row.accuracies.items():
             if isinstance(value, Unavailable):
@@ -99,10 +106,15 @@ def _record(row: Row) -> dict[str, Any]:
             accuracies |= {f"{column}_accuracy": value.mean, f"{column}_interval": value.interval}
         else:
             accuracies |= {f"{column}_accuracy": "", f"{column}_interval": ""}
-    costs = row.costs
     return {
         "configuration": row.configuration, "method": row.method, "trained_on": row.group.data,
         "ways": row.group.ways, "shots": row.group.shots, "seeds": " ".join(map(str, row.seeds)), **accuracies,
+        **({} if row.costs is None else _cost_record(row.costs)),
+    }  # fmt: skip
+
+
+def _cost_record(costs: Costs) -> dict[str, Any]:
+    return {
         "macs": costs.paper.macs, "memory_bytes": costs.paper.memory_bytes, "memory_ratio": costs.paper_ratio,
         "best_memory_ratio": costs.best_paper_ratio, "memory_bound_bytes": costs.paper_bound.memory_bytes,
         "real_memory_bytes": costs.arena_bytes, "real_memory_ratio": costs.arena_ratio,
@@ -112,14 +124,5 @@ def _record(row: Row) -> dict[str, Any]:
 
 def json_value(comparison: Comparison) -> dict[str, Any]:
     """Everything, as JSON values; sizes in bytes."""
-    rows = [
-        asdict(row)
-        | {
-            "paper_ratio": row.costs.paper_ratio,
-            "best_paper_ratio": row.costs.best_paper_ratio,
-            "arena_ratio": row.costs.arena_ratio,
-            "best_arena_ratio": row.costs.best_arena_ratio,
-        }
-        for row in comparison.rows
-    ]
+    rows = [asdict(row) | ({} if row.costs is None else _cost_record(row.costs)) for row in comparison.rows]
     return {"command": comparison.command, "protocol": asdict(comparison.protocol), "rows": rows}

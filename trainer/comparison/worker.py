@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 from pmeta.codegen.cli_errors import INTERRUPTED
 from pmeta.codegen.errors import ModelError, PmetaError
 from pmeta.trainer.comparison.costs import costs_of
+from pmeta.trainer.comparison.entries import PARAMETERS_SUFFIX
 from pmeta.trainer.comparison.measurement import Finished, Job, finished
 from pmeta.trainer.datasets.base import ClassSamples, Dataset
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from pmeta.codegen.taskfile import Task
-    from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
+    from pmeta.trainer.trained import Trained
 
 SECONDS_BETWEEN_EVENTS = 0.2
 Show = Callable[[str, int, int, str], None]  # (stage, how many of its parts are done, of how many, note)
@@ -78,8 +79,9 @@ def work(job: Job, show: Show) -> None:
         samples = done.samples(target)
         if isinstance(samples, ClassSamples) and done.accuracy(target) is None:
             _measure_accuracy(done, target, samples, show)
-    if done.costs is None:
-        _measure_costs(done, show)
+    own = done.samples(job.entry.data)
+    if done.lacks_costs and isinstance(own, ClassSamples):
+        _measure_costs(done, own, show)
 
 
 def _train(job: Job, show: Show) -> None:
@@ -103,37 +105,45 @@ def _train(job: Job, show: Show) -> None:
 
     show("training", training.iteration, total, "")
     with explained_memory_errors():
-        model = training.run(show_iteration)
-    save_model(model, entry.model_path)
+        training.finish(show_iteration)
+    if entry.model_path.suffix == PARAMETERS_SUFFIX:
+        training.save_best(entry.model_path)
+    else:
+        save_model(training.best_model(), entry.model_path)
 
 
 def _measure_accuracy(done: Finished, target: Dataset, samples: ClassSamples, show: Show) -> None:
     from pmeta.trainer.evaluation import evaluate
 
-    inner, meta, tasks, device = _ready(done, samples)
+    trained, tasks, device = _ready(done, samples)
     count = _counter(show, target.name, len(tasks))
-    adaptation = done.model.adaptation
-    result = evaluate(inner, meta, tasks, adaptation.encoding, adaptation.sample_batch, device, count)
+    result = evaluate(trained.inner, trained.meta, tasks, trained.encoding, trained.sample_batch, device, count)
     done.job.store.put(done.accuracy_key(target), result.as_dict())
 
 
-def _measure_costs(done: Finished, show: Show) -> None:
-    adaptation = done.model.adaptation
+def _measure_costs(done: Finished, samples: ClassSamples, show: Show) -> None:
+    model, kept = done.trained.model, None
+    assert model is not None
+    if model.adaptation.attention:
+        from pmeta.trainer.comparison.kept_channels import kept_channels
+
+        trained, tasks, _ = _ready(done, samples)
+        kept = kept_channels(trained, tasks, _counter(show, "kept channels", len(tasks)))
     show("planning", 0, 1, "")
-    done.job.store.put(done.costs_key, asdict(costs_of(done.model, adaptation.ways * adaptation.shots)))
+    costs = costs_of(model, done.trained.ways * done.trained.shots, kept)
+    done.job.store.put(done.costs_key, asdict(costs))
 
 
-def _ready(done: Finished, samples: ClassSamples) -> tuple[InnerLoop, MetaParameters, tuple[Task, ...], torch.device]:
+def _ready(done: Finished, samples: ClassSamples) -> tuple[Trained, tuple[Task, ...], torch.device]:
     """The model in PyTorch, and the tasks of the protocol."""
     from pmeta.trainer.commands.common import Device, torch_device
-    from pmeta.trainer.export import from_model
     from pmeta.trainer.tasks import fixed_tasks
+    from pmeta.trainer.trained import load_trained
 
     device = torch_device(Device(done.job.device))
-    inner, meta = from_model(done.model, device)
-    adaptation, protocol = done.model.adaptation, done.job.protocol
-    tasks = fixed_tasks(samples, adaptation.ways, adaptation.shots, protocol.queries, protocol.tasks, protocol.seed)
-    return inner, meta, tasks, device
+    ways, shots, protocol = done.trained.ways, done.trained.shots, done.job.protocol
+    tasks = fixed_tasks(samples, ways, shots, protocol.queries, protocol.tasks, protocol.seed)
+    return load_trained(done.job.entry.model_path, device), tasks, device
 
 
 def _counter(show: Show, stage: str, total: int) -> Callable[[int], None]:
