@@ -88,7 +88,9 @@ def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
 
 def test_interrupted_by_the_terminal_it_saves_and_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     config = write_config(tmp_path / "maml.toml", "maml", iterations=150)
-    program = "from pmeta.trainer.cli import main; main()"
+    # As in a terminal: a shell that starts the tests in the background lets them ignore SIGINT.
+    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "from pmeta.trainer.cli import main; main()"
     command = [sys.executable, "-c", program, *map(str, arguments(tmp_path, config))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
     run = tmp_path / "runs" / "maml"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shlex
 import sys
 import threading
@@ -28,6 +27,7 @@ from pmeta.trainer.comparison.table import Comparison, comparison
 from pmeta.trainer.comparison.text import csv_text, json_value, markdown
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.registry import DATASETS
+from pmeta.trainer.parallel import all_cores
 
 OTHER_DOMAINS = ("fashion-mnist", "animal-mnist", "emoji", "omniglot")  # tested on if they are at hand
 NONE = "none"
@@ -122,7 +122,7 @@ def _work(jobs: Sequence[Job], limit: int | None) -> list[PmetaError]:
     """Run the jobs under progress bars; the errors of those that failed."""
     if not jobs:
         return []
-    at_once = min(limit or os.cpu_count() or 1, len(jobs))
+    at_once = min(limit or all_cores(), len(jobs))
     with progress_bar() as progress:
         bars = Bars(progress, len(jobs))
         try:
