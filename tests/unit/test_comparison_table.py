@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,13 +16,14 @@ from pmeta.codegen.adaptation import Adaptation
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.modelfile import save_model
 from pmeta.trainer.comparison.costs import Costs, PaperCosts
-from pmeta.trainer.comparison.entries import Entry, checked_model, entries_of
-from pmeta.trainer.comparison.measurement import Accuracy, Figures, Protocol, Unavailable
+from pmeta.trainer.comparison.entries import Entry, FinishedModel, checked_model, entries_of
+from pmeta.trainer.comparison.measurement import Accuracy, Figures, Finished, Job, Protocol, Unavailable
 from pmeta.trainer.comparison.picture import DPI, PANEL, save_picture, spread, with_costs
 from pmeta.trainer.comparison.store import Store
 from pmeta.trainer.comparison.table import Comparison, comparison, over_seeds
 from pmeta.trainer.comparison.text import csv_text, json_value, markdown
 from pmeta.trainer.config import METHODS
+from pmeta.trainer.datasets.base import ClassSamples
 from pmeta.trainer.datasets.icons import Icons
 from tests.models import random_4conv
 
@@ -42,8 +44,8 @@ def entry(name: str, seed: int = 1) -> Entry:
 
 def figures(method: str, mean: float, kilobytes: float = 200, shots: int = 1) -> Figures:
     accuracies = {
-        "icons": Accuracy(mean, 0.01),
-        "emoji": Accuracy(0.5, 0.02),
+        "icons": Accuracy(mean, 0.01, 15),
+        "emoji": Accuracy(0.5, 0.02, 2),
         "omniglot": Unavailable("too few classes"),
     }
     return Figures(method, 5, shots, "icons", accuracies, costs(kilobytes, 150_000))
@@ -71,8 +73,8 @@ def test_rows_are_grouped_by_task_and_seeds_are_one_row() -> None:
 
 
 def test_the_interval_over_seeds_has_a_part_for_seeds_and_one_for_tasks() -> None:
-    assert over_seeds([Accuracy(0.6, 0.01)]) == Accuracy(0.6, 0.01)
-    three = over_seeds([Accuracy(0.6, 0.01), Accuracy(0.62, 0.02), Accuracy(0.64, 0.01)])
+    assert over_seeds([Accuracy(0.6, 0.01, 15)]) == Accuracy(0.6, 0.01, 15)
+    three = over_seeds([Accuracy(0.6, 0.01, 15), Accuracy(0.62, 0.02, 15), Accuracy(0.64, 0.01, 15)])
     assert three.mean == pytest.approx(0.62)
     assert three.interval == pytest.approx(sqrt((4.303 * 0.02) ** 2 / 3 + 0.0002))
 
@@ -104,7 +106,8 @@ def test_markdown() -> None:
     ]
     assert second[0] == "p-Meta (3.2)" and second[4:6] == ["180.0", "2.22×"]
     text = "\n".join(lines)
-    assert "interval over seeds (Student's t) and tasks" in text and "- –: omniglot: too few classes" in text
+    assert "interval over seeds (Student's t) and tasks" in text and "- –: omniglot: too few classes." in text
+    assert "- emoji: 2 query samples per class, as many as there are." in lines
     assert f"`{COMMAND}`" in lines[-1]
 
 
@@ -115,7 +118,7 @@ def test_csv_and_json() -> None:
     assert float(rows[1]["memory_bytes"]) == 180_000 and float(rows[1]["memory_ratio"]) == pytest.approx(400 / 180)
     assert rows[1]["seeds"] == "1 2"
     value = json.loads(json.dumps(json_value(example())))
-    assert value["rows"][0]["accuracies"]["icons"] == {"mean": 0.6, "interval": 0.01}
+    assert value["rows"][0]["accuracies"]["icons"] == {"mean": 0.6, "interval": 0.01, "queries": 15}
     assert value["rows"][0]["best_memory_ratio"] == 4 and value["protocol"]["tasks"] == 1000
 
 
@@ -124,7 +127,7 @@ def test_what_the_device_does_not_know_has_no_costs() -> None:
     made = comparison([(entry("a"), figures("maml++", 0.6)), (entry("b"), bare)], Protocol(), COMMAND)
     lines = markdown(made).splitlines()
     assert lines[5].startswith("| MAML | 50.00 ± 1.00 |") and lines[5].count("–") == 7
-    assert "- –: no costs: the device does not know such networks, they are for evaluation alone" in lines
+    assert "- –: no costs: the device does not know such networks, they are for evaluation alone." in lines
     rows = list(csv.DictReader(csv_text(made).splitlines()))
     assert rows[1]["memory_bytes"] == "" and json_value(made)["rows"][1]["costs"] is None
     assert [len(points) for points in with_costs(made).values()] == [1]
@@ -226,6 +229,23 @@ def test_the_shipped_comparison_differs_in_nothing_but_the_method(shots: int) ->
     for config in rest:
         config["method"] = {key: value for key, value in config["method"].items() if key not in same}
     assert all(config == rest[0] for config in rest)
+
+
+def test_a_data_set_with_few_samples_gives_as_many_queries_as_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def queries(*counts: int) -> int | str:
+        labels = np.repeat(np.arange(len(counts)), counts)
+        samples = ClassSamples(np.zeros((len(labels), 1, 28, 28), np.uint8), labels, tuple(map(str, counts)))
+        trained = FinishedModel(2, 1, (1, 28, 28), {}, None)
+        job = Job(entry("a"), (), Protocol(queries=5), Store(Path("none")), "cpu")
+        monkeypatch.setattr(Icons, "load", Mock(return_value=samples))
+        found = Finished(job, trained).test_data(Icons(Path(f"elsewhere-{counts}")))
+        return found.reason if isinstance(found, Unavailable) else found.queries
+
+    assert queries(6, 6, 2) == 5  # the protocol's: the third class is left out
+    assert queries(5, 5, 5) == 4
+    assert queries(5, 5, 3) == 2  # the classes that have two stay in
+    assert queries(2, 2, 9) == 1
+    assert "a task needs 2 classes with 1 + 1 samples each" in str(queries(1, 1, 9))
 
 
 # --- what is known -------------------------------------------------------------------------------------------

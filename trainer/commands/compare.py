@@ -50,7 +50,7 @@ def compare(
         ),
     ] = None,
     tasks: Annotated[int, typer.Option(min=2, help="Test tasks of each data set.")] = 1000,
-    queries: Annotated[int, typer.Option(min=1, help="Query samples per class.")] = 15,
+    queries: Annotated[int, typer.Option(min=1, help="Query samples per class, where there are so many.")] = 15,
     test_seed: Annotated[int, typer.Option(min=0, help="Which test tasks.")] = TEST_SEED,
     iterations: Annotated[int | None, typer.Option(min=1, help="Instead of the configurations'.")] = None,
     seeds: Annotated[

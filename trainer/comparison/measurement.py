@@ -27,7 +27,7 @@ class Protocol:
     """The tasks: the same for all entries of equal data, ways and shots."""
 
     tasks: int = 1000
-    queries: int = 15  # per class
+    queries: int = 15  # per class; of data sets that have fewer, as many as they have
     seed: int = 10_000
 
 
@@ -37,6 +37,15 @@ class Accuracy:
 
     mean: float
     interval: float
+    queries: int  # per class
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """What tasks are drawn from."""
+
+    samples: ClassSamples  # as the model takes them
+    queries: int  # per class
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,8 @@ class Finished:
 
     @property
     def figures(self) -> Figures | None:
-        """Everything; None if something is not known yet."""
+        """Everything; None if something is not known yet. Raises DataError without tasks of the entry's own data."""
+        self.own_test_data()
         accuracies = {target.name: self.accuracy(target) for target in self.job.targets}
         known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
         if self.lacks_costs or len(known) < len(accuracies):
@@ -93,11 +103,11 @@ class Finished:
 
     def accuracy(self, target: Dataset) -> Accuracy | Unavailable | None:
         """None: not known yet."""
-        samples = self.samples(target)
-        if isinstance(samples, Unavailable):
-            return samples
-        value = self.job.store.get(self.accuracy_key(target))
-        return None if value is None else Accuracy(value["after"], value["after_interval"])
+        data = self.test_data(target)
+        if isinstance(data, Unavailable):
+            return data
+        value = self.job.store.get(self.key("accuracy", target, data))
+        return None if value is None else Accuracy(value["after"], value["after_interval"], data.queries)
 
     @property
     def lacks_costs(self) -> bool:
@@ -112,33 +122,48 @@ class Finished:
             return None
         return Costs(**{name: PaperCosts(**part) if isinstance(part, dict) else part for name, part in value.items()})
 
-    def samples(self, target: Dataset) -> ClassSamples | Unavailable:
+    def test_data(self, target: Dataset) -> TaskSource | Unavailable:
         """The test classes of `target` in the shape that the model takes, if they are enough for its tasks.
 
-        Raises DataError if `target` is not at hand, or if it is the entry's own data and too small.
+        Raises DataError if `target` is not at hand.
         """
         _loaded(target)  # a data set that cannot be read is an error, one that does not fit is none
         try:
             samples = _fitted(*self._place(target))
-            TaskDrawer(samples, self.trained.ways, self.trained.shots, self.job.protocol.queries)
+            return TaskSource(samples, self._queries(samples))
         except DataError as error:
-            if target == self.job.entry.data:
-                raise
             return Unavailable(error.what)
-        return samples
 
-    def accuracy_key(self, target: Dataset) -> dict[str, Any]:
-        """All that the accuracy on `target` depends on."""
-        return self._key("accuracy", target)
+    def own_test_data(self) -> TaskSource:
+        """Of the data set that was trained on. Raises DataError if it is not enough."""
+        data = self.test_data(self.job.entry.data)
+        if isinstance(data, Unavailable):
+            raise DataError(data.reason, f"data set '{self.job.entry.data.name}'", "ask for fewer ways or shots")
+        return data
+
+    def _queries(self, samples: ClassSamples) -> int:
+        """Those of the protocol; where no task has so many, the most that leave all classes in. Raises DataError."""
+        ways, shots = self.trained.ways, self.trained.shots
+        classes = TaskDrawer(samples, ways, shots, 1).num_classes
+        for queries in range(self.job.protocol.queries, 1, -1):
+            try:
+                drawer = TaskDrawer(samples, ways, shots, queries)
+            except DataError:
+                continue
+            if queries == self.job.protocol.queries or drawer.num_classes == classes:
+                return queries
+        return 1
 
     @property
     def costs_key(self) -> dict[str, Any]:
         """All that the costs depend on: what attention keeps, on the entry's own data."""
-        return self._key("costs", self.job.entry.data)
+        return self.key("costs", self.job.entry.data, self.own_test_data())
 
-    def _key(self, kind: str, target: Dataset) -> dict[str, Any]:
+    def key(self, kind: str, target: Dataset, data: TaskSource) -> dict[str, Any]:
+        """All that a figure on `target` depends on."""
+        protocol = asdict(self.job.protocol) | {"queries": data.queries}
         hashes = {"model_sha256": self.model_sha256, "data_sha256": _sha256(*self._place(target))}
-        return {"format": FORMAT, "kind": kind, "data": target.name} | hashes | asdict(self.job.protocol)
+        return {"format": FORMAT, "kind": kind, "data": target.name} | hashes | protocol
 
     def _place(self, target: Dataset) -> tuple[Dataset, type[Dataset], tuple[int, ...]]:
         return target, type(self.job.entry.data), self.trained.input_shape

@@ -100,7 +100,7 @@ def over_seeds(accuracies: Sequence[Accuracy]) -> Accuracy:
         return accuracies[0]
     student = STUDENT[min(len(means) - 1, len(STUDENT)) - 1]
     seeds = student**2 * float(np.var(means, ddof=1)) / len(means)
-    return Accuracy(float(np.mean(means)), sqrt(seeds + tasks))
+    return Accuracy(float(np.mean(means)), sqrt(seeds + tasks), accuracies[0].queries)
 
 
 def _row(group: Group, name: str, same: Sequence[tuple[Entry, Figures]], ambiguous: bool) -> Row:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pmeta.codegen.report.text import count_text
 from pmeta.trainer.comparison.costs import Costs
 from pmeta.trainer.comparison.measurement import Accuracy, Unavailable
 from pmeta.trainer.comparison.table import Comparison, Group, Row
@@ -73,9 +74,18 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     yield "- Real memory: the arena that pmeta-gen reserves; with attention for the most channels that it can keep."
     yield "- Less than MAML++: than the same network when all layers learn in every step. Best possible: when the last"
     yield "  layer alone learns, as in ANIL."
+    for name, queries in dict.fromkeys(_fewer_queries(comparison)):
+        yield f"- {name}: {count_text(queries, 'query sample')} per class, as many as there are."
     for reason in dict.fromkeys(_reasons(comparison)):
-        yield f"- {NOTHING}: {reason}"
+        yield f"- {NOTHING}: {reason}."
     yield f"- Made by `{comparison.command}`."
+
+
+def _fewer_queries(comparison: Comparison) -> Iterator[tuple[str, int]]:
+    for row in comparison.rows:
+        for name, value in row.accuracies.items():
+            if isinstance(value, Accuracy) and value.queries < comparison.protocol.queries:
+                yield name, value.queries
 
 
 def _reasons(comparison: Comparison) -> Iterator[str]:

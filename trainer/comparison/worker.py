@@ -12,7 +12,7 @@ import os
 import pickle
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, NoReturn
@@ -21,8 +21,8 @@ from pmeta.codegen.cli_errors import INTERRUPTED
 from pmeta.codegen.errors import ModelError, PmetaError
 from pmeta.trainer.comparison.costs import costs_of
 from pmeta.trainer.comparison.entries import PARAMETERS_SUFFIX
-from pmeta.trainer.comparison.measurement import Finished, Job, finished
-from pmeta.trainer.datasets.base import ClassSamples, Dataset
+from pmeta.trainer.comparison.measurement import Finished, Job, TaskSource, finished
+from pmeta.trainer.datasets.base import Dataset
 
 if TYPE_CHECKING:
     import torch
@@ -76,12 +76,10 @@ def work(job: Job, show: Show) -> None:
         done = finished(job)
         assert done is not None
     for target in job.targets:
-        samples = done.samples(target)
-        if isinstance(samples, ClassSamples) and done.accuracy(target) is None:
-            _measure_accuracy(done, target, samples, show)
-    own = done.samples(job.entry.data)
-    if done.lacks_costs and isinstance(own, ClassSamples):
-        _measure_costs(done, own, show)
+        if done.accuracy(target) is None:
+            _measure_accuracy(done, target, show)
+    if done.lacks_costs:
+        _measure_costs(done, show)
 
 
 def _train(job: Job, show: Show) -> None:
@@ -112,29 +110,31 @@ def _train(job: Job, show: Show) -> None:
         save_model(training.best_model(), entry.model_path)
 
 
-def _measure_accuracy(done: Finished, target: Dataset, samples: ClassSamples, show: Show) -> None:
+def _measure_accuracy(done: Finished, target: Dataset, show: Show) -> None:
     from pmeta.trainer.evaluation import evaluate
 
-    trained, tasks, device = _ready(done, samples)
+    data = done.test_data(target)
+    assert isinstance(data, TaskSource)
+    trained, tasks, device = _ready(done, data)
     count = _counter(show, target.name, len(tasks))
     result = evaluate(trained.inner, trained.meta, tasks, trained.encoding, trained.sample_batch, device, count)
-    done.job.store.put(done.accuracy_key(target), result.as_dict())
+    done.job.store.put(done.key("accuracy", target, data), result.as_dict())
 
 
-def _measure_costs(done: Finished, samples: ClassSamples, show: Show) -> None:
+def _measure_costs(done: Finished, show: Show) -> None:
     model, kept = done.trained.model, None
     assert model is not None
     if model.adaptation.attention:
         from pmeta.trainer.comparison.kept_channels import kept_channels
 
-        trained, tasks, _ = _ready(done, samples)
+        trained, tasks, _ = _ready(done, done.own_test_data())
         kept = kept_channels(trained, tasks, _counter(show, "kept channels", len(tasks)))
     show("planning", 0, 1, "")
     costs = costs_of(model, done.trained.ways * done.trained.shots, kept)
     done.job.store.put(done.costs_key, asdict(costs))
 
 
-def _ready(done: Finished, samples: ClassSamples) -> tuple[Trained, tuple[Task, ...], torch.device]:
+def _ready(done: Finished, data: TaskSource) -> tuple[Trained, Sequence[Task], torch.device]:
     """The model in PyTorch, and the tasks of the protocol."""
     from pmeta.trainer.commands.common import Device, torch_device
     from pmeta.trainer.tasks import fixed_tasks
@@ -142,7 +142,7 @@ def _ready(done: Finished, samples: ClassSamples) -> tuple[Trained, tuple[Task, 
 
     device = torch_device(Device(done.job.device))
     ways, shots, protocol = done.trained.ways, done.trained.shots, done.job.protocol
-    tasks = fixed_tasks(samples, ways, shots, protocol.queries, protocol.tasks, protocol.seed)
+    tasks = fixed_tasks(data.samples, ways, shots, data.queries, protocol.tasks, protocol.seed)
     return load_trained(done.job.entry.model_path, device), tasks, device
 
 

@@ -103,6 +103,11 @@ class TaskDrawer:
 
         return [np.array(list(group), np.int64) for _, group in groupby(sorted(usable, key=domain), domain)]
 
+    @property
+    def num_classes(self) -> int:
+        """Returns how many classes have enough samples, of domains that have enough of them."""
+        return sum(len(pool) for pool in self._pools)
+
     @cached_property
     def _pools(self) -> list[Indices]:
         return [pool for pool in self._usable if len(pool) >= self.ways]
