@@ -20,7 +20,7 @@ from pmeta.trainer.attention import channel_weights, scaled
 from pmeta.trainer.methods import Sparsify
 from pmeta.trainer.network_variants import has_batch_statistics
 from pmeta.trainer.networks import Network
-from pmeta.trainer.operators import Tensors, reweighted
+from pmeta.trainer.operators import Applied, Tensors, reweighted
 
 # weights, attention and channel_alpha by name, alpha (L, K): a pytree that torch.func differentiates.
 MetaParameters = dict[str, Any]
@@ -31,10 +31,15 @@ class LayerPass:
     """What one layer's weight gradients follow from, for N support samples."""
 
     layer: Node
-    x: Tensor  # what its weights are applied to (N, ...): x_{l-1}, of a normalization x̂
+    applied: Applied  # in the forward pass
     g: Tensor  # g(y_l), (N, ...)
     fw: Tensor | None  # γ^fw and γ^bw yet to apply, (N, C); None: none
     bw: Tensor | None
+
+    @property
+    def x(self) -> Tensor:
+        """What its weights are applied to (N, ...): x_{l-1}, of a normalization x̂."""
+        return self.applied.weighed
 
 
 @dataclass(frozen=True)
@@ -136,10 +141,10 @@ class InnerLoop:
         found = recording.gradients(g, learning.keys(), bw if weighs_g else None)
         return [
             LayerPass(
-                learning[name], inputs, g_output,
-                None if weighs_input else fw(name, inputs), None if weighs_g else bw(name, g_output),
+                learning[name], applied, g_output,
+                None if weighs_input else fw(name, applied.weighed), None if weighs_g else bw(name, g_output),
             )
-            for name, (inputs, g_output) in found.items()
+            for name, (applied, g_output) in found.items()
         ]  # fmt: skip
 
     def _gamma(
@@ -156,7 +161,8 @@ class InnerLoop:
         layer, x, g = found.layer, found.x, found.g
         gammas = found.fw, found.bw
         if micro_batch >= len(x):  # one γ for all samples
-            gradients = self.network.weight_gradients(layer, weights, x, g)
+            short = found.applied.weight_gradients
+            gradients = short(g) if short else self.network.weight_gradients(layer, weights, x, g)
             return reweighted(layer, gradients, *(None if gamma is None else gamma[0] for gamma in gammas))
         x, g = (
             values if gamma is None else scaled(values, gamma) for values, gamma in zip((x, g), gammas, strict=True)

@@ -89,7 +89,7 @@ class Network:
     def weight_gradients(self, node: Node, weights: Mapping[str, Tensor], x: Tensor, g: Tensor) -> Tensors:
         """Gradients of a layer's weights, by name, summed over the batch.
 
-        x: what its weights are applied to (`Recording.gradients`), g: g(y_l), both (N, ...).
+        x: what its weights are applied to (`Applied.weighed`), g: g(y_l), both (N, ...).
         """
         return weight_gradients(node, weights, x, g, self.convolution)
 
@@ -138,8 +138,8 @@ class Recording:
 
     def gradients(
         self, g: Tensor, layers: Collection[str], gamma: Gamma | None = None
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """For every one of `layers`, by name: what its weights are applied to, and g(y_l). g: gradient of the output.
+    ) -> dict[str, tuple[Applied, Tensor]]:
+        """For every one of `layers`, by name: what it computed, and g(y_l). g: gradient of the output.
 
         gamma: γ^bw where it weighs g(y_l) itself, so that everything below follows from the sparse gradient (Table 7).
         Ordinary differentiable code: outer derivatives pass through it as through the forward pass.
@@ -147,7 +147,7 @@ class Recording:
         nodes = self.network.nodes[self.first :]
         leads_down = self._outputs_above(layers)
         by_activation = {nodes[-1].output: g}
-        found: dict[str, tuple[Tensor, Tensor]] = {}
+        found: dict[str, tuple[Applied, Tensor]] = {}
         for node, applied in zip(reversed(nodes), reversed(self.applied), strict=True):
             gradient = by_activation.pop(node.output, None)
             if gradient is None:
@@ -155,7 +155,7 @@ class Recording:
             if node.name in layers:
                 weight = None if gamma is None else gamma(node.name, gradient)
                 gradient = gradient if weight is None else scaled(gradient, weight)
-                found[node.name] = applied.weighed, gradient
+                found[node.name] = applied, gradient
             if leads_down.isdisjoint(node.inputs):
                 continue
             for name, part in zip(node.inputs, applied.input_gradients(gradient), strict=True):

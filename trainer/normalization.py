@@ -1,11 +1,11 @@
-"""Group normalization and its gradient, both differentiable, in few passes over memory.
+"""Group normalization and its gradients, all differentiable, in few passes over memory.
 
-Per sample and group of M elements: x̂ = r·(x − mean), r = 1/sqrt(variance + ε). The gradient of the input,
-B(g) = r·(g − mean(g) − x̂·mean(g·x̂)), is linear in g and symmetric, so its own gradients are B again, for g, and
+Per sample and group of M elements: x̂ = r·(x − mean), r = 1/sqrt(variance + ε), y = s·x̂ + t. Given g, the gradient of y,
+that of x is B(s·g) with B(h) = r·(h − mean(h) − x̂·mean(h·x̂)), those of s and t are Σ g·x̂ and Σ g. B is linear and
+symmetric. So, v, v_s and v_t being the gradients of these three, that of g is s·B(v) + v_s·x̂ + v_t, that of s is
+Σ g·B(v), and that of x, which x̂ and r depend on,
 
-    −r·mean(g·x̂)·B(v) − r·mean(v·x̂)·B(g) − x̂·r·mean(v·B(g))
-
-for x, v being the gradient of B(g).
+    B(g·(v_s − s·r·mean(v·x̂))) − r·mean(s·g·x̂)·B(v) − r·x̂·mean(s·g·B(v)).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ def group_norm(x: Tensor, scale: Tensor, shift: Tensor, groups: int, epsilon: fl
     return found
 
 
-def input_gradient(g: Tensor, x: Tensor, normalized: Tensor, mean: Tensor, r: Tensor, scale: Tensor) -> Tensor:
-    """Gradient of x, given that of y; `normalized`, `mean` and `r` are what `group_norm` gave."""
-    scaled = g * scale.reshape(-1, *[1] * (g.dim() - 2))
-    dx: Tensor = _Backward.apply(scaled, x, normalized.detach(), mean, r)
-    return dx
+def gradients(
+    g: Tensor, x: Tensor, normalized: Tensor, mean: Tensor, r: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, scale and shift, given that of y; `normalized`, `mean` and `r` are what `group_norm` gave."""
+    found: tuple[Tensor, Tensor, Tensor] = _Backward.apply(g, x, normalized.detach(), mean, r, scale)
+    return found
 
 
 class _Forward(torch.autograd.Function):
@@ -36,10 +37,8 @@ class _Forward(torch.autograd.Function):
     def forward(
         x: Tensor, scale: Tensor, shift: Tensor, groups: int, epsilon: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        samples, channels, pixels = x.flatten(2).shape if x.dim() > 2 else (*x.shape, 1)
-        normalized, mean, r = torch.native_group_norm(x, None, None, samples, channels, pixels, groups, epsilon)
-        per_channel = (-1, *[1] * (x.dim() - 2))
-        return torch.addcmul(shift.reshape(per_channel), normalized, scale.reshape(per_channel)), normalized, mean, r
+        normalized, mean, r = torch.native_group_norm(x, None, None, *_sizes(x), groups, epsilon)
+        return torch.addcmul(_spread(shift, x), normalized, _spread(scale, x)), normalized, mean, r
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -51,61 +50,85 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, g_normalized: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         x, scale, normalized, mean, r = ctx.saved_tensors
-        total, d_scale, d_shift = g_normalized, None, None
+        dx = d_scale = d_shift = None
         if g is not None:
-            pixels = tuple(range(2, x.dim()))
-            d_scale = (g * normalized).sum((0, *pixels))
-            d_shift = g.sum((0, *pixels))
-            scaled = g * scale.reshape(-1, *[1] * len(pixels))
-            total = scaled if total is None else scaled + total
-        if total is None:
-            return None, None, None, None, None
-        dx = _Backward.apply(total, x, normalized, mean, r) if ctx.needs_input_grad[0] else None
+            dx, d_scale, d_shift = _Backward.apply(g, x, normalized, mean, r, scale)
+        if g_normalized is not None:
+            more, _, _ = _Backward.apply(g_normalized, x, normalized, mean, r, torch.ones_like(scale))
+            dx = more if dx is None else dx + more
         return dx, d_scale, d_shift, None, None
 
 
 class _Backward(torch.autograd.Function):
-    """B(g) as a function of g and x; x̂, mean and r are parts of x."""
+    """B(s·g), Σ g·x̂ and Σ g, as functions of g, x and s; x̂, mean and r are parts of x."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(g: Tensor, x: Tensor, _: Tensor, mean: Tensor, r: Tensor) -> Tensor:
-        return _projected(g, x, mean, r)
+    def forward(
+        g: Tensor, x: Tensor, _: Tensor, mean: Tensor, r: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _backward(g, x, mean, r, scale)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs, output)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        g, x, normalized, mean, r, projected = ctx.saved_tensors
-        dg = _projected(v, x, mean, r)
-        if not ctx.needs_input_grad[1]:
-            return dg, None, None, None, None
-        dx = dg * _spread(-r * _group_means(g * normalized, r), x)
-        dx = torch.addcmul(dx, projected, _spread(-r * _group_means(v * normalized, r), x))
-        dx = torch.addcmul(dx, normalized, _spread(-r * _group_means(v * projected, r), x))
-        return dg, dx, None, None, None
+    def backward(
+        ctx: Any, v: Tensor | None, v_scale: Tensor | None, v_shift: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        g, x, normalized, mean, r, scale = ctx.saved_tensors
+        v_scale = torch.zeros_like(scale) if v_scale is None else v_scale
+        v_shift = torch.zeros_like(scale) if v_shift is None else v_shift
+        dg = torch.addcmul(_spread(v_shift, x), normalized, _spread(v_scale, x))
+        if v is None:
+            return dg, _projected(g * _spread(v_scale, x), x, mean, r), None, None, None, None
+        projected = _projected(v, x, mean, r)
+        dg = torch.addcmul(dg, projected, _spread(scale, x))
+        products = _channel_sums(g * projected)  # (N, C), as all below
+        of_v, of_g = _channel_sums(v * normalized), scale * _channel_sums(g * normalized)
+        factor = v_scale - scale * _group_means(of_v, r, x)
+        dx = _projected(g * _spread(factor, x), x, mean, r)
+        dx = torch.addcmul(dx, projected, _spread(-_group_means(of_g, r, x), x))
+        dx = torch.addcmul(dx, normalized, _spread(-_group_means(scale * products, r, x), x))
+        return dg, dx, None, None, None, products.sum(0)
+
+
+def _backward(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(B(s·g), Σ g·x̂, Σ g); s = 1 and B alone where there is no scale."""
+    groups, wanted = r.shape[1], scale is not None
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_group_norm_backward(
+        g.contiguous(), x, mean, r, scale, *_sizes(x), groups, [True, wanted, wanted]
+    )
+    return found
 
 
 def _projected(g: Tensor, x: Tensor, mean: Tensor, r: Tensor) -> Tensor:
     """B(g)."""
-    samples, channels, pixels = x.flatten(2).shape if x.dim() > 2 else (*x.shape, 1)
-    found: tuple[Tensor, ...] = torch.ops.aten.native_group_norm_backward(
-        g.contiguous(), x, mean, r, None, samples, channels, pixels, r.shape[1], [True, False, False]
-    )
-    return found[0]
+    return _backward(g, x, mean, r, None)[0]
 
 
-def _group_means(x: Tensor, r: Tensor) -> Tensor:
-    """Mean over each group: (N, C, ...) → the shape of r, (N, groups)."""
-    by_channel = x.flatten(2).mean(2) if x.dim() > 2 else x
-    return by_channel.unflatten(1, (r.shape[1], -1)).mean(2)
+def _sizes(x: Tensor) -> tuple[int, int, int]:
+    """(N, C, pixels) of x (N, C, ...)."""
+    samples, channels = x.shape[:2]
+    return samples, channels, x[0, 0].numel()
 
 
-def _spread(by_group: Tensor, x: Tensor) -> Tensor:
-    """(N, groups) so that it broadcasts over x (N, C, ...)."""
-    samples, groups = by_group.shape
-    by_channel = by_group[:, :, None].expand(-1, -1, x.shape[1] // groups)
-    return by_channel.reshape(samples, x.shape[1], *[1] * (x.dim() - 2))
+def _channel_sums(x: Tensor) -> Tensor:
+    """(N, C, ...) → (N, C)."""
+    return x.flatten(2).sum(2) if x.dim() > 2 else x
+
+
+def _group_means(sums: Tensor, r: Tensor, x: Tensor) -> Tensor:
+    """r · mean over each group of x's elements, given sums by channel: (N, C), the channels of a group alike."""
+    channels = x.shape[1] // r.shape[1]
+    elements = channels * x[0, 0].numel()
+    by_group = r * sums.unflatten(1, (r.shape[1], channels)).sum(2) / elements
+    return by_group[:, :, None].expand(-1, -1, channels).flatten(1)
+
+
+def _spread(by_channel: Tensor, x: Tensor) -> Tensor:
+    """(C,) or (N, C) so that it broadcasts over x (N, C, ...)."""
+    return by_channel.reshape(*by_channel.shape, *[1] * (x.dim() - 2))

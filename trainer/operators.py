@@ -34,10 +34,10 @@ from pmeta.codegen.operators import (
     Tanh,
     Window,
 )
+from pmeta.trainer import normalization
 from pmeta.trainer.attention import scaled
 from pmeta.trainer.convolution import CONVOLUTIONS
 from pmeta.trainer.network_variants import BatchNorm
-from pmeta.trainer.normalization import group_norm, input_gradient
 
 Tensors = dict[str, Tensor]
 Gamma = Callable[[str, Tensor], Tensor | None]  # (layer, what it attends to) → γ (N, C); None: no attention
@@ -50,6 +50,7 @@ class Applied:
     output: Tensor  # y, (N, ...)
     weighed: Tensor  # what the node's weights are applied to, (N, ...): its input, for a GroupNorm x̂
     input_gradients: Callable[[Tensor], Sequence[Tensor]]  # gradient of y → gradient of every input
+    weight_gradients: Callable[[Tensor], Tensors] | None = None  # `weight_gradients`, where that has a shorter way
 
 
 def apply(node: Node, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], convolution: str) -> Applied:
@@ -59,9 +60,7 @@ def apply(node: Node, weights: Mapping[str, Tensor], inputs: Sequence[Tensor], c
         case Conv():
             return _convolved(node, weights, x, convolution)
         case GroupNorm():
-            scale, shift = (weights[name] for name in node.weight_names)
-            y, normalized, mean, r = group_norm(x, scale, shift, node.groups, node.epsilon)
-            return Applied(y, normalized, lambda g: [input_gradient(g, x, normalized, mean, r, scale)])
+            return _group_normalized(node, weights, x)
         case BatchNorm():
             return _batch_normalized(node, weights, x)
         case Gemm():
@@ -140,6 +139,23 @@ def apply_sparse(
         return apply(node, weights, inputs, convolution)
     applied = apply(node, weights, [scaled(inputs[0], found)], convolution)
     return replace(applied, input_gradients=lambda g: [scaled(applied.input_gradients(g)[0], found)])
+
+
+def _group_normalized(node: GroupNorm, weights: Mapping[str, Tensor], x: Tensor) -> Applied:
+    """The gradients of input and weights come from one pass, whichever of them is asked for first."""
+    scale, shift = (weights[name] for name in node.weight_names)
+    y, normalized, mean, r = normalization.group_norm(x, scale, shift, node.groups, node.epsilon)
+    found: list[tuple[Tensor, tuple[Tensor, Tensor, Tensor]]] = []
+
+    def gradients(g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if not found or found[-1][0] is not g:
+            found[:] = [(g, normalization.gradients(g, x, normalized, mean, r, scale))]
+        return found[-1][1]
+
+    return Applied(
+        y, normalized, lambda g: [gradients(g)[0]],
+        lambda g: dict(zip(node.weight_names, gradients(g)[1:], strict=True)),
+    )  # fmt: skip
 
 
 def _convolved(node: Conv, weights: Mapping[str, Tensor], x: Tensor, convolution: str) -> Applied:
