@@ -53,8 +53,8 @@ class _Forward(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, filters = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        dx = _InputGradient.apply(g, filters, x, *ctx.geometry) if wanted[0] else None
-        dw = _WeightGradient.apply(g, x, filters, *ctx.geometry) if wanted[1] else None
+        dx = _call(_InputGradient, g, filters, x, *ctx.geometry) if wanted[0] else None
+        dw = _call(_WeightGradient, g, x, filters, *ctx.geometry) if wanted[1] else None
         return dx, dw, None, None
 
 
@@ -74,8 +74,8 @@ class _InputGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         g, filters = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        dg = _Forward.apply(v, filters, *ctx.geometry) if wanted[0] else None
-        dw = _WeightGradient.apply(g, v, filters, *ctx.geometry) if wanted[1] else None
+        dg = _call(_Forward, v, filters, *ctx.geometry) if wanted[0] else None
+        dw = _call(_WeightGradient, g, v, filters, *ctx.geometry) if wanted[1] else None
         return dg, dw, None, None, None
 
 
@@ -95,9 +95,15 @@ class _WeightGradient(torch.autograd.Function):
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         g, x = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        dg = _Forward.apply(x, v, *ctx.geometry) if wanted[0] else None
-        dx = _InputGradient.apply(g, v, x, *ctx.geometry) if wanted[1] else None
+        dg = _call(_Forward, x, v, *ctx.geometry) if wanted[0] else None
+        dx = _call(_InputGradient, g, v, x, *ctx.geometry) if wanted[1] else None
         return dg, dx, None, None, None
+
+
+def _call(function: type[torch.autograd.Function], *arguments: Any) -> Tensor:
+    """`function`, recorded only where that is wanted: recording takes longer than a small convolution."""
+    found: Tensor = function.apply(*arguments) if torch.is_grad_enabled() else function.forward(*arguments)
+    return found
 
 
 def _gradients(g: Tensor, x: Tensor, filters: Tensor, window: Window, groups: int, which: int) -> Tensor:
@@ -111,18 +117,15 @@ def _gradients(g: Tensor, x: Tensor, filters: Tensor, window: Window, groups: in
 
 
 def _direct_forward(x: Tensor, filters: Tensor, window: Window, groups: int) -> Tensor:
-    y: Tensor = _Forward.apply(x, filters, window, groups)
-    return y
+    return _call(_Forward, x, filters, window, groups)
 
 
 def _direct_input_gradient(g: Tensor, filters: Tensor, x: Tensor, window: Window, groups: int) -> Tensor:
-    dx: Tensor = _InputGradient.apply(g, filters, x.detach(), window, groups)
-    return dx
+    return _call(_InputGradient, g, filters, x.detach(), window, groups)
 
 
 def _direct_weight_gradient(g: Tensor, x: Tensor, filters: Tensor, window: Window, groups: int) -> Tensor:
-    dw: Tensor = _WeightGradient.apply(g, x, filters.detach(), window, groups)
-    return dw
+    return _call(_WeightGradient, g, x, filters.detach(), window, groups)
 
 
 # --- matmul --------------------------------------------------------------------------------------------------

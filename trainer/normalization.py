@@ -26,6 +26,8 @@ def gradients(
     g: Tensor, x: Tensor, normalized: Tensor, mean: Tensor, r: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, scale and shift, given that of y; `normalized`, `mean` and `r` are what `group_norm` gave."""
+    if not torch.is_grad_enabled():  # recording takes longer than small maps do
+        return _backward(g, x, mean, r, scale)
     found: tuple[Tensor, Tensor, Tensor] = _Backward.apply(g, x, normalized.detach(), mean, r, scale)
     return found
 
@@ -52,9 +54,9 @@ class _Forward(torch.autograd.Function):
         x, scale, normalized, mean, r = ctx.saved_tensors
         dx = d_scale = d_shift = None
         if g is not None:
-            dx, d_scale, d_shift = _Backward.apply(g, x, normalized, mean, r, scale)
+            dx, d_scale, d_shift = gradients(g, x, normalized, mean, r, scale)
         if g_normalized is not None:
-            more, _, _ = _Backward.apply(g_normalized, x, normalized, mean, r, torch.ones_like(scale))
+            more, _, _ = gradients(g_normalized, x, normalized, mean, r, torch.ones_like(scale))
             dx = more if dx is None else dx + more
         return dx, d_scale, d_shift, None, None
 

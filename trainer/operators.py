@@ -184,7 +184,7 @@ def _max_pooled(node: MaxPool, x: Tensor) -> Applied:
 
     def input_gradients(g: Tensor) -> Sequence[Tensor]:
         # Windows that overlap may choose the same pixel.
-        dx = g.new_zeros(g.shape[0], g.shape[1], padded.shape[2] * padded.shape[3]).scatter_add(2, flat, g.flatten(2))
+        dx = torch.zeros_like(padded).flatten(2).scatter_add_(2, flat, g.flatten(2))
         return [_cropped(dx.reshape(padded.shape), window, x)]
 
     return Applied(padded.flatten(2).gather(2, flat).reshape(index.shape), x, input_gradients)
