@@ -96,10 +96,10 @@ class InnerLoop:
         """
         weights: Tensors = dict(meta["weights"])
         samples = support_y.shape[0]
+        step_sizes = (meta["alpha"] / samples).unbind(1)
         for k in range(self.steps):
             gradients = self._support_gradients(meta, weights, features, support_y, micro_batch or samples)
-            for number, layer in enumerate(self.graph.layers):
-                step_size = meta["alpha"][number, k] / samples
+            for layer, step_size in zip(self.graph.layers, step_sizes[k].unbind(), strict=True):
                 for name in layer.weight_names:
                     if name in self.learning:
                         weights = weights | {name: weights[name] - step_size * gradients[name]}

@@ -146,6 +146,7 @@ class Recording:
         """
         nodes = self.network.nodes[self.first :]
         leads_down = self._outputs_above(layers)
+        producers = {node.output: applied for node, applied in zip(nodes, self.applied, strict=True)}
         by_activation = {nodes[-1].output: g}
         found: dict[str, tuple[Applied, Tensor]] = {}
         for node, applied in zip(reversed(nodes), reversed(self.applied), strict=True):
@@ -158,9 +159,13 @@ class Recording:
                 found[node.name] = applied, gradient
             if leads_down.isdisjoint(node.inputs):
                 continue
-            for name, part in zip(node.inputs, applied.input_gradients(gradient), strict=True):
+            scattered = applied.scattered_gradient(gradient)
+            parts = applied.input_gradients(gradient) if scattered is None else [scattered.dense]
+            for name, part in zip(node.inputs, parts, strict=True):
                 if name in leads_down:
                     by_activation[name] = by_activation[name] + part if name in by_activation else part
+            if scattered is not None and (below := producers.get(node.inputs[0])) is not None:
+                below.expect(scattered)
         return found
 
     def _outputs_above(self, layers: Collection[str]) -> set[str]:

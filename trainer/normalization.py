@@ -10,6 +10,7 @@ symmetric. So, v, v_s and v_t being the gradients of these three, that of g is s
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,25 @@ def gradients(
     if not torch.is_grad_enabled():  # recording takes longer than small maps do
         return _backward(g, x, mean, r, scale)
     found: tuple[Tensor, Tensor, Tensor] = _Backward.apply(g, x, normalized.detach(), mean, r, scale)
+    return found
+
+
+@dataclass(frozen=True)
+class Scattered:
+    """A gradient that a max-pool gave its input: few values among zeros."""
+
+    values: Tensor  # (N, C, windows)
+    index: Tensor  # of each window's pixel among the pixels of `dense`; windows that overlap may share one
+    dense: Tensor  # the same as a map, (N, C, H, W)
+
+
+def gradients_of_scattered(
+    g: Scattered, x: Tensor, normalized: Tensor, mean: Tensor, r: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`gradients` of g.dense, differentiated by g.values: a quarter of the elements, for windows of 2x2."""
+    found: tuple[Tensor, Tensor, Tensor] = _ScatteredBackward.apply(
+        g.values, g.index, g.dense.detach(), x, normalized.detach(), mean, r, scale
+    )
     return found
 
 
@@ -96,6 +116,51 @@ class _Backward(torch.autograd.Function):
         dx = torch.addcmul(dx, projected, _spread(-_group_means(of_g, r, x), x))
         dx = torch.addcmul(dx, normalized, _spread(-_group_means(scale * products, r, x), x))
         return dg, dx, None, None, None, products.sum(0)
+
+
+class _ScatteredBackward(torch.autograd.Function):
+    """`_Backward` for a g that is zero but at some pixels."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        _: Tensor, __: Tensor, dense: Tensor, x: Tensor, ___: Tensor, mean: Tensor, r: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _backward(dense, x, mean, r, scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _: tuple[Tensor, ...]) -> None:
+        values, index, _dense, *rest = inputs
+        ctx.save_for_backward(values, index, *rest)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(
+        ctx: Any, v: Tensor | None, v_scale: Tensor | None, v_shift: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        g, index, x, normalized, mean, r, scale = ctx.saved_tensors
+        v_scale = torch.zeros_like(scale) if v_scale is None else v_scale
+        v_shift = torch.zeros_like(scale) if v_shift is None else v_shift
+        seen = normalized.flatten(2).gather(2, index)
+        dg = torch.addcmul(_spread(v_shift, g), seen, _spread(v_scale, g))
+        if v is None:
+            return dg, None, None, _projected(_scattered(g * _spread(v_scale, g), index, x), x, mean, r), *[None] * 4
+        projected = _projected(v, x, mean, r)
+        seen_projected = projected.flatten(2).gather(2, index)
+        dg = torch.addcmul(dg, seen_projected, _spread(scale, g))
+        products = _channel_sums(g * seen_projected)  # (N, C), as all below
+        of_v, of_g = _channel_sums(v * normalized), scale * _channel_sums(g * seen)
+        factor = v_scale - scale * _group_means(of_v, r, x)
+        dx = _projected(_scattered(g * _spread(factor, g), index, x), x, mean, r)
+        dx = torch.addcmul(dx, projected, _spread(-_group_means(of_g, r, x), x))
+        dx = torch.addcmul(dx, normalized, _spread(-_group_means(scale * products, r, x), x))
+        return dg, None, None, dx, None, None, None, products.sum(0)
+
+
+def _scattered(values: Tensor, index: Tensor, x: Tensor) -> Tensor:
+    """A map like x, zero but for the values, (N, C, windows), at their pixels."""
+    return torch.zeros_like(x).flatten(2).scatter_add_(2, index, values).reshape(x.shape)
 
 
 def _backward(g: Tensor, x: Tensor, mean: Tensor, r: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -38,6 +38,7 @@ from pmeta.trainer import normalization
 from pmeta.trainer.attention import scaled
 from pmeta.trainer.convolution import CONVOLUTIONS
 from pmeta.trainer.network_variants import BatchNorm
+from pmeta.trainer.normalization import Scattered
 
 Tensors = dict[str, Tensor]
 Gamma = Callable[[str, Tensor], Tensor | None]  # (layer, what it attends to) → γ (N, C); None: no attention
@@ -50,6 +51,8 @@ class Applied:
     output: Tensor  # y, (N, ...)
     weighed: Tensor  # what the node's weights are applied to, (N, ...): its input, for a GroupNorm x̂
     input_gradients: Callable[[Tensor], Sequence[Tensor]]  # gradient of y → gradient of every input
+    scattered_gradient: Callable[[Tensor], Scattered | None] = lambda _: None  # a max-pool's, in its own form
+    expect: Callable[[Scattered], None] = lambda _: None  # told of a gradient of y before it is used
     weight_gradients: Callable[[Tensor], Tensors] | None = None  # `weight_gradients`, where that has a shorter way
 
 
@@ -152,9 +155,14 @@ def _group_normalized(node: GroupNorm, weights: Mapping[str, Tensor], x: Tensor)
             found[:] = [(g, normalization.gradients(g, x, normalized, mean, r, scale))]
         return found[-1][1]
 
+    def expect(g: Scattered) -> None:
+        if torch.is_grad_enabled():
+            arguments = (g, x, normalized, mean, r, scale)
+            found[:] = [(g.dense, normalization.gradients_of_scattered(*arguments))]
+
     return Applied(
-        y, normalized, lambda g: [gradients(g)[0]],
-        lambda g: dict(zip(node.weight_names, gradients(g)[1:], strict=True)),
+        y, normalized, lambda g: [gradients(g)[0]], expect=expect,
+        weight_gradients=lambda g: dict(zip(node.weight_names, gradients(g)[1:], strict=True)),
     )  # fmt: skip
 
 
@@ -187,7 +195,11 @@ def _max_pooled(node: MaxPool, x: Tensor) -> Applied:
         dx = torch.zeros_like(padded).flatten(2).scatter_add_(2, flat, g.flatten(2))
         return [_cropped(dx.reshape(padded.shape), window, x)]
 
-    return Applied(padded.flatten(2).gather(2, flat).reshape(index.shape), x, input_gradients)
+    def scattered_gradient(g: Tensor) -> Scattered | None:
+        return Scattered(g.flatten(2), flat, input_gradients(g)[0]) if padded is x else None
+
+    y = padded.flatten(2).gather(2, flat).reshape(index.shape)
+    return Applied(y, x, input_gradients, scattered_gradient)
 
 
 def _weightless(node: Node, x: Tensor) -> Tensor:

@@ -66,6 +66,12 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     assert figures["tasks"] == 3 and figures["ways"] == 3 and figures["shots"] == 1
     assert 0 <= figures["after"] <= 1
 
+    result = pmeta_train("evaluate", model, "--tasks", "3", "--queries", "2", "--deployed", "--json")
+    assert result.returncode == 0, result.stderr
+    deployed = json.loads(result.stdout)
+    assert deployed["queries"] == 18
+    assert deployed["torch_after"] == pytest.approx(figures["after"])
+
 
 def test_what_the_device_cannot_do_is_evaluated_from_a_file_of_parameters(tmp_path: Path) -> None:
     pytest.importorskip("torch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from pmeta.codegen.adaptation import InputEncoding  # noqa: E402
 from pmeta.codegen.errors import ConfigError  # noqa: E402
 from pmeta.trainer.ahead import Ahead  # noqa: E402
 from pmeta.trainer.config import AugmentationConfig, Config, TaskConfig, config_from_dict  # noqa: E402
+from pmeta.trainer.convolution import CONVOLUTIONS, Convolution  # noqa: E402
 from pmeta.trainer.datasets.base import ClassSamples  # noqa: E402
 from pmeta.trainer.distributed import Processes, together  # noqa: E402
 from pmeta.trainer.evaluation import evaluate  # noqa: E402
@@ -79,6 +81,36 @@ def test_batched_and_looped_tasks_give_the_same(frozen: tuple[str, ...], convolu
                        ("loop", "vmap"))  # fmt: skip
     for one, other in zip(tree_leaves(looped), tree_leaves(batched), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+class AsTf32(torch.autograd.Function):
+    """Rounded to the 10 bits of mantissa that TF32 keeps of a float32."""
+
+    @staticmethod
+    def forward(_: Any, x: torch.Tensor) -> torch.Tensor:
+        return ((x.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+    @staticmethod
+    def backward(_: Any, g: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        return g
+
+
+def test_tf32_stays_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/training.md: query loss within 2 %, gradient within 25 degrees. Emulated: the CPU has no TF32."""
+
+    def rounded(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        return lambda a, b, *rest: function(AsTf32.apply(a), AsTf32.apply(b), *rest)
+
+    exact = CONVOLUTIONS["direct"]
+    tf32 = Convolution(*map(rounded, (exact.forward, exact.input_gradient, exact.weight_gradient)))
+    found = []
+    for convolution in (exact, tf32):
+        monkeypatch.setitem(CONVOLUTIONS, "direct", convolution)
+        learner = MetaLearner(config(name="maml"), SHAPE, CPU)
+        found.append((learner.step(random_tasks(3), 0).loss, gradient(learner)))
+    (loss, expected), (other_loss, other) = found
+    assert other_loss == pytest.approx(loss, rel=0.02)
+    assert 0.906 < torch.nn.functional.cosine_similarity(expected, other, 0) < 1 - 1e-7
 
 
 def test_a_compiled_outer_step_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
