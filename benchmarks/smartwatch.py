@@ -105,7 +105,7 @@ def ordinary_weights(fold: Fold) -> dict[str, Tensor]:
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
     for _ in range(STEPS):
         chosen = torch.from_numpy(rng.integers(0, len(samples), BATCH))
-        logits, _ = network.forward(weights, decode(samples[chosen], fold.encoding))
+        logits = network.forward(weights, decode(samples[chosen], fold.encoding))
         optimizer.zero_grad()
         F.cross_entropy(logits, labels[chosen]).backward()
         optimizer.step()

@@ -86,7 +86,7 @@ def test_a_traced_module_computes_what_the_module_computes(
     graph = trace(module, torch.zeros(1, *shape))
     assert graph.output_shape == (WAYS,)
     x = torch.randn(4, *shape)
-    logits, _ = Network(graph).forward(weight_tensors(graph), x.reshape(4, *graph.input_shape))
+    logits = Network(graph).forward(weight_tensors(graph), x.reshape(4, *graph.input_shape))
     torch.testing.assert_close(logits, module.eval()(x), rtol=1e-5, atol=1e-6)
 
 
