@@ -80,7 +80,7 @@ def test_networks_by_name(options: dict[str, Any], shape: Shape, expected: Any) 
         ({"width": 0}, "network.width is 0, but must be 1 to 4,096"),
         ({"groups": 5}, "network.groups is 5, but must be a divisor of width = 16"),
         ({"blocks": 17}, "network.blocks is 17, but must be 1 to 16"),
-        ({"hidden": [3]}, "unknown key 'network.hidden'; use one of width, groups, blocks"),
+        ({"hidden": [3]}, "unknown key 'network.hidden'; use one of normalization, pooling, width"),
         ({"name": "mlp", "hidden": [0]}, "network.hidden is 0"),
         ({"name": "mlp", "hidden": [1.5]}, r"'network.hidden\[0\]' is 1.5, expected an int"),
         ({"name": "resnet12", "channels": [12]}, "network.groups is 8, but must be a divisor of channels = 12"),
