@@ -130,6 +130,20 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert "is no file" in one_line_of(pmeta_train("train", "icons-quick.toml", "--out", tmp_path), 3)
 
 
+def test_evaluate_asks_for_as_many_queries_as_there_are(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "small.toml").write_text(SMALL)
+    model = tmp_path / "model.onnx"
+    trained = pmeta_train("train", tmp_path / "small.toml", "--out", model, "--run-dir", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    done = pmeta_train("evaluate", model, "--data", "emoji", "--tasks", "2", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["queries"] == 2  # the vendor held out has drawn each emoji twice
+    assert "there are 0" in one_line_of(pmeta_train("evaluate", model, "--data", "emoji", "--queries", "15"), 6)
+    line = one_line_of(pmeta_train("evaluate", model, "--data", "icon"), 3)
+    assert line == "error: command line: unknown data set 'icon'; did you mean 'icons'?"
+
+
 def test_completion_exists() -> None:
     result = pmeta_train("--help")
     assert "--show-completion" in result.stdout

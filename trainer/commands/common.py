@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from pmeta.codegen.errors import BuildError, ConfigError
 from pmeta.trainer.allocator import keep_freed_memory
 from pmeta.trainer.datasets.base import Dataset
-from pmeta.trainer.datasets.registry import dataset
+from pmeta.trainer.datasets.registry import DATASETS, dataset
+from pmeta.trainer.settings import nearest
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,8 @@ def data_set(
     name: str, path: Path | None, options: list[str] | None, defaults: dict[str, Any] | None = None
 ) -> Dataset:
     """The data set of the options --data, --path and --option; `defaults`: options of the same data set elsewhere."""
+    if name not in DATASETS:
+        raise ConfigError(f"unknown data set '{name}'", "command line", nearest(name, sorted(DATASETS), ""))
     table = dict(defaults or {}) | {"name": name}
     for text in options or ():
         key, separator, value = text.partition("=")

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pmeta.codegen.taskfile import Task
     from pmeta.trainer.trained import Trained
 
+QUERIES = 15  # per class, unless others are asked for or the data set has fewer
 TASKS_PER_WORKER = 32  # fewer are done before another process has started
 
 
@@ -43,7 +44,9 @@ def evaluate(
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 600,
     split: SplitOption = SplitName.TEST,
     shots: Annotated[int | None, typer.Option(min=1, help="Support samples per class; default: as trained.")] = None,
-    queries: Annotated[int, typer.Option(min=1, help="Query samples per class.")] = 15,
+    queries: Annotated[
+        int | None, typer.Option(min=1, help=f"Query samples per class; default: {QUERIES}, or as many as there are.")
+    ] = None,
     sample_batch: Annotated[int | None, typer.Option(min=1, help="Micro-batch size; default: the model's.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which tasks.")] = TEST_SEED,
     deployed: Annotated[
@@ -65,16 +68,18 @@ def evaluate(
     loaded = replace(loaded, sample_batch=sample_batch or loaded.sample_batch)
     shots = shots or loaded.shots
     name, drawn = test_tasks(loaded, data, path, option, split, shots, queries, tasks, seed)
+    queries = len(drawn[0].query_y) // loaded.ways
     workers = min(all_cores(), -(-tasks // TASKS_PER_WORKER))
     with progress_bar() as progress:
         bar = progress.add_task("evaluating", total=tasks, note="")
         measure = measure_deployed if deployed else measure_in_torch
         figures, lines = measure(loaded, drawn, torch_on, workers, lambda count: progress.advance(bar, count))
     if as_json:
-        print(json.dumps({"data": name, "ways": loaded.ways, "shots": shots, "split": split.value, "seed": seed}
-                         | figures))  # fmt: skip
+        protocol = {"data": name, "ways": loaded.ways, "shots": shots, "queries": queries, "split": split.value}
+        print(json.dumps(protocol | {"seed": seed} | figures))
         return
-    print(f"{loaded.ways}-way {shots}-shot, {count_text(tasks, 'task')} of {name}'s {split.value} split")
+    of_each = f"{shots}-shot, {count_text(queries, 'query sample')} per class"
+    print(f"{loaded.ways}-way {of_each}, {count_text(tasks, 'task')} of {name}'s {split.value} split")
     print("\n".join(lines))
 
 
@@ -123,10 +128,11 @@ def _percent(share: float) -> str:
 
 def test_tasks(
     model: Trained, data: str | None, path: Path | None, option: list[str] | None, split: SplitName,
-    shots: int, queries: int, count: int, seed: int,
+    shots: int, queries: int | None, count: int, seed: int,
 ) -> tuple[str, Sequence[Task]]:  # fmt: skip
     """(name of the data set, tasks in the shape the model takes)."""
     from pmeta.trainer.datasets.convert import fitted
+    from pmeta.trainer.datasets.episodes import most_queries
     from pmeta.trainer.datasets.registry import DATASETS
     from pmeta.trainer.tasks import fixed_tasks
 
@@ -134,4 +140,5 @@ def test_tasks(
     name = data or trained_on["name"]
     source = data_set(name, path, option, trained_on if name == trained_on["name"] else None)
     samples = fitted(source.load(split.value), source, model.inner.graph.input_shape, DATASETS.get(trained_on["name"]))
+    queries = queries or most_queries(samples, model.ways, shots, QUERIES)
     return name, fixed_tasks(samples, model.ways, shots, queries, count, seed)

@@ -15,7 +15,7 @@ from pmeta.trainer.comparison.entries import Entry, FinishedModel, checked_model
 from pmeta.trainer.comparison.store import Store
 from pmeta.trainer.datasets.base import ClassSamples, Dataset
 from pmeta.trainer.datasets.convert import fitted
-from pmeta.trainer.datasets.episodes import TaskDrawer
+from pmeta.trainer.datasets.episodes import most_queries
 from pmeta.trainer.datasets.hashing import data_hash
 
 FORMAT = 2  # of stored figures: those of another one are measured again
@@ -130,7 +130,8 @@ class Finished:
         _loaded(target)  # a data set that cannot be read is an error, one that does not fit is none
         try:
             samples = _fitted(*self._place(target))
-            return TaskSource(samples, self._queries(samples))
+            trained, queries = self.trained, self.job.protocol.queries
+            return TaskSource(samples, most_queries(samples, trained.ways, trained.shots, queries))
         except DataError as error:
             return Unavailable(error.what)
 
@@ -140,19 +141,6 @@ class Finished:
         if isinstance(data, Unavailable):
             raise DataError(data.reason, f"data set '{self.job.entry.data.name}'", "ask for fewer ways or shots")
         return data
-
-    def _queries(self, samples: ClassSamples) -> int:
-        """Those of the protocol; where no task has so many, the most that leave all classes in. Raises DataError."""
-        ways, shots = self.trained.ways, self.trained.shots
-        classes = TaskDrawer(samples, ways, shots, 1).num_classes
-        for queries in range(self.job.protocol.queries, 1, -1):
-            try:
-                drawer = TaskDrawer(samples, ways, shots, queries)
-            except DataError:
-                continue
-            if queries == self.job.protocol.queries or drawer.num_classes == classes:
-                return queries
-        return 1
 
     @property
     def costs_key(self) -> dict[str, Any]:

@@ -130,6 +130,22 @@ class TaskDrawer:
         return support, rng.choice(np.setdiff1d(query_from, support), self.queries, replace=False)
 
 
+def most_queries(data: ClassSamples, ways: int, shots: int, at_most: int) -> int:
+    """`at_most` query samples per class; where no task has so many, the most that leave all classes in.
+
+    Raises DataError if there is no task of one query sample per class.
+    """
+    classes = TaskDrawer(data, ways, shots, 1).num_classes
+    for queries in range(at_most, 1, -1):
+        try:
+            drawer = TaskDrawer(data, ways, shots, queries)
+        except DataError:
+            continue
+        if queries == at_most or drawer.num_classes == classes:
+            return queries
+    return 1
+
+
 def sample_episode(data: ClassSamples, ways: int, shots: int, queries: int, rng: np.random.Generator) -> Episode:
     """Draws one episode; see TaskDrawer."""
     return episode(TaskDrawer(data, ways, shots, queries), rng)

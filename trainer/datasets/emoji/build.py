@@ -7,7 +7,6 @@ Same package, same bytes. Takes about three minutes; needs `pip install resvg-py
 
 from __future__ import annotations
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,13 +19,13 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from pmeta.codegen.errors import DataError, PmetaError
+from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import replacement
 from pmeta.trainer.datasets.emoji import VENDORS
 from pmeta.trainer.datasets.emoji.names import drawings_by_emoji, families
 from pmeta.trainer.datasets.emoji.render import render_emoji
 from pmeta.trainer.datasets.icons.attribution import attribution
-from pmeta.trainer.datasets.icons.package import LICENSES, IconSet, fetch_package, read_icon_sets
+from pmeta.trainer.datasets.icons.package import LICENSES, IconSet, build_from_package, read_icon_sets
 from pmeta.trainer.datasets.icons.selection import Drawing, without_conflicts
 from pmeta.trainer.datasets.icons.splits import split_concepts
 from pmeta.trainer.datasets.npz_arrays import write_npz
@@ -109,13 +108,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where emoji.npz and ATTRIBUTION.md go.")] = Path(__file__).parent,
 ) -> None:
     """Builds the emoji data set. Example: python -m pmeta.trainer.datasets.emoji.build --out ."""
-    console = Console(stderr=True)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            build(package or fetch_package(Path(folder)), out, console)
-    except PmetaError as error:
-        console.print(str(error), style="red", markup=False)
-        raise typer.Exit(error.exit_code) from None
+    build_from_package(package, out, build)
 
 
 if __name__ == "__main__":

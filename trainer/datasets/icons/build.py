@@ -8,7 +8,6 @@ Same package, same bytes. Takes about three minutes; needs `pip install resvg-py
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,12 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from pmeta.codegen.errors import DataError, PmetaError
+from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import replacement
 from pmeta.trainer.datasets.icons.attribution import ICONS_CHANGES, attribution
 from pmeta.trainer.datasets.icons.curation import Curation, load_curation
 from pmeta.trainer.datasets.icons.names import normalise_name
-from pmeta.trainer.datasets.icons.package import IconSet, fetch_package, is_usable, read_icon_sets
+from pmeta.trainer.datasets.icons.package import IconSet, build_from_package, is_usable, read_icon_sets
 from pmeta.trainer.datasets.icons.render import render_icon
 from pmeta.trainer.datasets.icons.selection import (
     MIN_PER_CONCEPT,
@@ -138,13 +137,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Where icons.npz and ATTRIBUTION.md go.")] = Path(__file__).parent,
 ) -> None:
     """Builds the icons data set. Example: python -m pmeta.trainer.datasets.icons.build --out ."""
-    console = Console(stderr=True)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            build(package or fetch_package(Path(folder)), out, console)
-    except PmetaError as error:
-        console.print(str(error), style="red", markup=False)
-        raise typer.Exit(error.exit_code) from None
+    build_from_package(package, out, build)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pmeta.codegen.errors import DataError
+import typer
+from rich.console import Console
+
+from pmeta.codegen.errors import DataError, PmetaError
 from pmeta.trainer.datasets.icons.render import Icon
 
 PACKAGE: Final = "@iconify/json"
@@ -46,6 +50,17 @@ def fetch_package(folder: Path) -> Path:
     except (OSError, subprocess.CalledProcessError) as error:
         raise DataError(f"npm cannot fetch {PACKAGE}@{VERSION}", str(folder), "install npm or pass a path") from error
     return next(folder.glob("*.tgz"))
+
+
+def build_from_package(package: Path | None, out: Path, build: Callable[[Path, Path, Console], None]) -> None:
+    """Runs `build(package, out, console)` of a command line; without a package, fetches it. Errors are one line."""
+    console = Console(stderr=True)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            build(package or fetch_package(Path(folder)), out, console)
+    except PmetaError as error:
+        console.print(str(error), style="red", markup=False)
+        raise typer.Exit(error.exit_code) from None
 
 
 def read_icon_sets(path: Path, wanted: _Wanted) -> list[IconSet]:
