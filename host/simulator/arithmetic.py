@@ -7,6 +7,8 @@ np.add.accumulate adds one term after the other, so its last element is a sum in
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,7 @@ import numpy.typing as npt
 from pmeta.codegen.graph import Float32Array
 
 LANES = 8
+CACHED = 1 << 15  # numbers: as many sums, and as many products, fit into a processor's second-level cache
 CANONICAL_NAN = np.uint32(0x7FC00000)
 
 # exp and log: thresholds, the two parts of ln 2, polynomials from the highest coefficient down.
@@ -58,6 +61,54 @@ def sum_onto(start: Float32Array, terms: Float32Array) -> Float32Array:
 def sum_from_zero(terms: Float32Array) -> Float32Array:
     """The sum from +0 over the last axis of `terms` (..., n)."""
     return sum_onto(np.zeros(terms.shape[:-1], np.float32), terms)
+
+
+def matrix_product(
+    start: Float32Array, a: Float32Array, b: Float32Array, inside: npt.NDArray[np.bool_]
+) -> Float32Array:
+    """Sums (G, M, N): `start` (G, M) plus a (G, M, T) · b (G, T, N), one term after the other in the order of T.
+
+    Only terms inside (T, N) are added; elsewhere b is +0.
+    """
+    # A product with +0 is ±0 if the other factor is finite, and changes no sum but −0. So it need not be left out.
+    complete = np.logical_and.reduce(inside, axis=1)
+    if not np.any(np.signbit(start) & (start == 0)):
+        complete |= np.isfinite(a).all(axis=(0, 1))
+    left, right = np.moveaxis(a, 2, 0), np.ascontiguousarray(np.moveaxis(b, 1, 0))
+    sums = np.repeat(start[:, :, None], b.shape[2], axis=2)
+    for g, m, n in _blocks(sums.shape):
+        _add_terms(sums[g, m, n], left[:, g, m, None], right[:, g, None, n], inside[:, n], complete)
+    return sums
+
+
+def _add_terms(
+    sums: Float32Array,
+    left: Float32Array,
+    right: Float32Array,
+    inside: npt.NDArray[np.bool_],
+    complete: npt.NDArray[np.bool_],
+) -> None:
+    """sums (G, M, N) ← sums + left[t]·right[t], t ascending; products are computed for some terms at once."""
+    products = np.empty((max(1, CACHED // sums.size), *sums.shape), np.float32)
+    for first in range(0, len(left), len(products)):
+        last = min(first + len(products), len(left))
+        np.multiply(left[first:last], right[first:last], out=products[: last - first])
+        for t in range(first, last):
+            if complete[t]:
+                sums += products[t - first]
+            else:
+                np.add(sums, products[t - first], out=sums, where=inside[t])
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Parts of an array of `shape` that the cache holds, as long as possible in the last axes."""
+    axes: list[list[slice]] = []
+    room = CACHED
+    for size in reversed(shape):
+        length = max(1, min(size, room))  # size 0 has no parts
+        axes.insert(0, [slice(first, first + length) for first in range(0, size, length)])
+        room = max(1, room // length)
+    return product(*axes)
 
 
 def lane_sum(values: Float32Array) -> Float32Array:

@@ -1,15 +1,17 @@
-"""Conv, as docs/numerics.md orders its sums. Loops run over terms; each of their steps treats many sums at once."""
+"""Conv, as docs/numerics.md orders its sums: each pass is a product of matrices, one of them what the pixels read."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import numpy.typing as npt
 
 from pmeta.codegen.adaptation import UpdatedPart
 from pmeta.codegen.graph import Float32Array, Shape
 from pmeta.codegen.operators import Conv, Window
-from pmeta.host.simulator.arithmetic import sum_from_zero
+from pmeta.host.simulator.arithmetic import matrix_product, sum_from_zero
 from pmeta.host.simulator.operators.operator import (
+    BoolArray,
     Contribution,
     Gamma,
     LayerOperator,
@@ -18,50 +20,43 @@ from pmeta.host.simulator.operators.operator import (
     kept_input,
     weight_contribution,
 )
-from pmeta.host.simulator.operators.taps import Size, taps_inside
+from pmeta.host.simulator.operators.taps import Rectangle, Size, Tap, phases, taps_inside
 from pmeta.host.simulator.storage import Rounding
 
 FEW_SUMS = 64  # pairs of filter and channel; with fewer, a step per pixel costs more than what it computes
-CACHED_SUMS = 1 << 14
 
 
 def forward(x: Float32Array, w: Float32Array, b: Float32Array | None, window: Window, groups: int = 1) -> Float32Array:
     """y (F, H', W') of x (C, H, W), w (F, C/groups, kernel_h, kernel_w), b (F,): starts at b, then c, i, j."""
-    if groups > 1:
-        biases = [None] * groups if b is None else np.split(b, groups)
-        parts = zip(np.split(x, groups), np.split(w, groups), biases, strict=True)
-        return np.concatenate([forward(*part, window) for part in parts])
     size = window.output_size(x.shape[1:], "conv")
-    y = np.zeros((w.shape[0], *size), np.float32)
-    if b is not None:
-        y[:] = b[:, None, None]
-    for c in range(x.shape[0]):
-        for tap in taps_inside(window, x.shape[1:], size):
-            y[:, *tap.outputs] += w[:, c, tap.row, tap.column, None, None] * x[c, *tap.inputs]
-    return y
+    start = np.zeros(w.shape[0], np.float32) if b is None else b
+    taps = taps_inside(window, x.shape[1:], size)
+    reads, inside = _reads(x, [(tap.inputs, tap.outputs) for tap in taps], size, groups)
+    weights = _weights(w, taps).reshape(groups, w.shape[0] // groups, -1)
+    return matrix_product(start.reshape(groups, -1), weights, reads, inside).reshape(w.shape[0], *size)
 
 
 def input_gradient(
     gy: Float32Array, w: Float32Array, window: Window, input_shape: Shape, groups: int = 1
 ) -> Float32Array:
     """g(x) (C, H, W): a sum from +0 over f, then i, then j ascending; a tap has at most one output per pixel."""
-    if groups > 1:
-        parts, shape = zip(np.split(gy, groups), np.split(w, groups), strict=True), (w.shape[1], *input_shape[1:])
-        return np.concatenate([input_gradient(*part, window, shape) for part in parts])
     gx = np.zeros(input_shape, np.float32)
-    for f in range(w.shape[0]):
-        for tap in taps_inside(window, input_shape[1:], gy.shape[1:]):
-            gx[:, *tap.inputs] += w[f, :, tap.row, tap.column, None, None] * gy[f, *tap.outputs]
+    filters, channels = w.shape[0] // groups, w.shape[1]  # of a group
+    start = np.zeros((groups, channels), np.float32)
+    for phase in phases(window, input_shape[1:], gy.shape[1:]):
+        part = gx[:, *phase.pixels]
+        reads, inside = _reads(gy, [(tap.outputs, tap.inputs) for tap in phase.taps], part.shape[1:], groups)
+        weights = _weights(w, phase.taps).reshape(groups, filters, channels, -1).swapaxes(1, 2)
+        sums = matrix_product(start, weights.reshape(groups, channels, -1), reads, inside)
+        part[:] = sums.reshape(part.shape)
     return gx
 
 
 def weight_gradient(gy: Float32Array, x: Float32Array, window: Window, groups: int = 1) -> Float32Array:
     """d (F, C/groups, kernel_h, kernel_w): a sum from +0 over output pixels, row-major, without taps outside."""
-    if groups > 1:
-        parts = zip(np.split(gy, groups), np.split(x, groups), strict=True)
-        return np.concatenate([weight_gradient(*part, window) for part in parts])
-    sums = _few_sums if gy.shape[0] * x.shape[0] < FEW_SUMS else _many_sums
-    return sums(gy, x, window)
+    if groups == 1 and gy.shape[0] * x.shape[0] < FEW_SUMS:
+        return _few_sums(gy, x, window)
+    return _many_sums(gy, x, window, groups)
 
 
 def _few_sums(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array:
@@ -75,35 +70,39 @@ def _few_sums(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array
     return d
 
 
-def _many_sums(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array:
-    """`weight_gradient` pixel by pixel, for as many sums at once as the processor's cache holds."""
-    filters, pixels = gy.shape[0], gy[0].size
-    reads, inside = _reads(x, window, gy.shape[1:])
-    whole = np.logical_and.reduce(inside, axis=1)
-    gradients = np.ascontiguousarray(gy.reshape(filters, pixels).T)
-    d = np.zeros((filters, reads.shape[1]), np.float32)
-    block = max(1, CACHED_SUMS // reads.shape[1])
-    for first in range(0, filters, block):
-        part = d[first : first + block]
-        terms = np.empty_like(part)
-        for pixel in range(pixels):
-            np.multiply(gradients[pixel, first : first + block, None], reads[pixel], out=terms)
-            if whole[pixel]:
-                part += terms
-            else:
-                np.add(part, terms, out=part, where=inside[pixel])
-    return d.reshape(filters, x.shape[0], *window.kernel)
+def _many_sums(gy: Float32Array, x: Float32Array, window: Window, groups: int = 1) -> Float32Array:
+    """`weight_gradient` pixel by pixel, for all filters, channels and taps at once."""
+    taps = taps_inside(window, x.shape[1:], gy.shape[1:])
+    reads, inside = _reads(x, [(tap.inputs, tap.outputs) for tap in taps], gy.shape[1:], groups)
+    gradients = gy.reshape(groups, gy.shape[0] // groups, -1)
+    start = np.zeros(gradients.shape[:2], np.float32)
+    sums = matrix_product(start, gradients, reads.swapaxes(1, 2), inside.T)
+    d = np.zeros((gy.shape[0], x.shape[0] // groups, *window.kernel), np.float32)
+    d[:, :, [tap.row for tap in taps], [tap.column for tap in taps]] = sums.reshape(*d.shape[:2], len(taps))
+    return d
 
 
-def _reads(x: Float32Array, window: Window, size: Size) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
-    """What each output pixel reads of x (C, H, W), and which of it lies inside: both (pixels, C·kernel_h·kernel_w)."""
-    reads = np.zeros((*size, x.shape[0], *window.kernel), np.float32)
-    inside = np.zeros(reads.shape, bool)
-    for tap in taps_inside(window, x.shape[1:], size):
-        reads[*tap.outputs, :, tap.row, tap.column] = np.moveaxis(x[:, *tap.inputs], 0, -1)
-        inside[*tap.outputs, :, tap.row, tap.column] = True
+def _weights(w: Float32Array, taps: Sequence[Tap]) -> Float32Array:
+    """(F, C/groups, taps) of w (F, C/groups, kernel_h, kernel_w)."""
+    return w[:, :, [tap.row for tap in taps], [tap.column for tap in taps]]
+
+
+def _reads(
+    maps: Float32Array, taps: Sequence[tuple[Rectangle, Rectangle]], size: Size, groups: int
+) -> tuple[Float32Array, BoolArray]:
+    """(what each pixel of a map of `size` reads, +0 where it reads nothing; where it reads something).
+
+    maps: (C, rows, columns); taps: for each the pixels of `maps` and those that read them, one for one. Results:
+    (groups, C/groups · taps, pixels), and (C/groups · taps, pixels), which is the same in every group.
+    """
+    channels = len(maps)
+    reads = np.zeros((channels, len(taps), *size), np.float32)
+    inside = np.zeros(reads.shape[1:], np.bool_)
+    for tap, (read, reader) in enumerate(taps):
+        reads[:, tap, *reader] = maps[:, *read]
+        inside[tap, *reader] = True
     pixels = size[0] * size[1]
-    return reads.reshape(pixels, -1), inside.reshape(pixels, -1)
+    return reads.reshape(groups, -1, pixels), np.tile(inside.reshape(-1, pixels), (channels // groups, 1))
 
 
 class ConvOperator(LayerOperator[Conv, Float32Array]):

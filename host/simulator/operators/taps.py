@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pmeta.codegen.operators import Window
 
 Size = tuple[int, int]  # rows, columns
+Rectangle = tuple[slice, slice]  # of pixels: rows, columns
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,16 @@ class Tap:
 
     row: int  # i, in the kernel
     column: int  # j
-    outputs: tuple[slice, slice]  # the rectangle in the output map
-    inputs: tuple[slice, slice]  # the pixels it reads, one for one
+    outputs: Rectangle  # the rectangle in the output map
+    inputs: Rectangle  # the pixels it reads, one for one
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Input pixels a stride apart, from some first one on: the same taps read them."""
+
+    pixels: Rectangle  # in the input map
+    taps: tuple[Tap, ...]  # whose `inputs` count these pixels only
 
 
 @lru_cache(maxsize=256)
@@ -33,6 +42,25 @@ def taps_inside(window: Window, input_size: Size, output_size: Size) -> tuple[Ta
         for j, columns in enumerate(axes[1])
         if rows is not None and columns is not None
     )
+
+
+@lru_cache(maxsize=256)
+def phases(window: Window, input_size: Size, output_size: Size) -> tuple[Phase, ...]:
+    """The phases that any tap reads; with stride 1 that is one, of all pixels."""
+    taps_of: dict[Size, list[Tap]] = {}
+    for tap in taps_inside(window, input_size, output_size):
+        firsts, counted = zip(*map(_in_strides, tap.inputs, window.stride), strict=True)
+        taps_of.setdefault(firsts, []).append(replace(tap, inputs=counted))
+    step_down, step_right = window.stride
+    return tuple(
+        Phase((slice(row, None, step_down), slice(column, None, step_right)), tuple(taps))
+        for (row, column), taps in taps_of.items()
+    )
+
+
+def _in_strides(pixels: slice, stride: int) -> tuple[int, slice]:
+    """(the phase of pixels a stride apart along one axis, the same pixels counted in strides)."""
+    return pixels.start % stride, slice(pixels.start // stride, (pixels.stop - 1) // stride + 1)
 
 
 def _axis_slices(window: Window, axis: int, tap: int, input_size: int, output_size: int) -> tuple[slice, slice] | None:
