@@ -36,6 +36,9 @@ test: lint
 	if ! command -v qemu-system-arm >/dev/null; then \
 		echo "test: no QEMU here: the tests on the emulated board are left out"; \
 		markers="$$markers and not emulated"; \
+	elif ! command -v qemu-system-riscv32 >/dev/null || ! command -v riscv64-unknown-elf-gcc >/dev/null; then \
+		echo "test: no QEMU or no compiler for RISC-V here: the tests on that emulated board are left out"; \
+		markers="$$markers and not riscv"; \
 	fi; \
 	echo "test: the slow tests are left out; run them with: make test-slow"; \
 	$(PYTHON) -m pytest -q -n 2 -m "$$markers"

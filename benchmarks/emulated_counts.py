@@ -119,7 +119,7 @@ def _run(
     timer = _TIMERS[board.name]
     _write_sources(plan, sample, folder, functions)
     program = _build(board, folder, functions is not None)
-    command = [EMULATOR, "-machine", board.qemu_machine, "-icount", timer.icount, "-display", "none"]
+    command = [*board.qemu, "-icount", timer.icount, "-display", "none"]
     command += ["-monitor", "none", "-serial", "stdio", "-kernel", str(program)]
     size = 4 * (count + 2)
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:

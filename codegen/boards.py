@@ -39,15 +39,18 @@ class Board:
     flash_bytes: int = 0
     clock_hz: int = 0
     linker_script: str = ""  # path below firmware_templates/boards/
+    gnu_tools: tuple[str, ...] = ()  # prefixes that GCC and its tools go by; the first that is installed is used
     gcc_flags: tuple[str, ...] = ()  # choose the core for GCC
-    clang_flags: tuple[str, ...] = ()  # the same for the clang in the ziglang package
-    qemu_machine: str = ""
+    clang_flags: tuple[str, ...] = ()  # the same for the clang in the ziglang package; none where it will not do
+    qemu: tuple[str, ...] = ()  # the emulator and its options, but for the program and where the link goes
 
     def __post_init__(self) -> None:
-        bare_metal = (self.ram_bytes, self.flash_bytes, self.linker_script, self.gcc_flags, self.clang_flags)
+        bare_metal = (self.ram_bytes, self.flash_bytes, self.linker_script, self.gnu_tools, self.gcc_flags)
         if self.kind == "bare-metal" and not all(bare_metal):
-            raise ValueError(f"board {self.name}: a bare-metal board needs memory sizes, linker script and core flags")
-        if self.kind == "native" and (any(bare_metal) or self.qemu_machine):
+            raise ValueError(f"board {self.name}: bare metal needs memory sizes, a linker script, tools and core flags")
+        if not self.fpu and self.clang_flags:
+            raise ValueError(f"board {self.name}: the division of clang's soft-float library flushes to zero")
+        if self.kind == "native" and (any(bare_metal) or self.clang_flags or self.qemu):
             raise ValueError(f"board {self.name}: the native board takes memory and core from the host")
 
     @property
@@ -58,7 +61,7 @@ class Board:
     @property
     def emulated(self) -> bool:
         """Whether uploading starts QEMU instead of writing to hardware."""
-        return bool(self.qemu_machine)
+        return bool(self.qemu)
 
 
 # The same language and arithmetic on every board: docs/numerics.md needs IEEE float32 without contraction, and
@@ -94,16 +97,17 @@ NETDUINOPLUS2 = Board(
     core="Cortex-M4F",
     kind="bare-metal",
     fpu=True,
-    sources=("cortex-m", "netduinoplus2"),
+    sources=("bare-metal", "cortex-m", "netduinoplus2"),
     ram_origin=0x2000_0000,
     ram_bytes=128 * 1024,
     flash_bytes=1024 * 1024,
     clock_hz=16_000_000,
     linker_script="netduinoplus2/board.ld",
+    gnu_tools=("arm-none-eabi",),
     gcc_flags=("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"),
     # Plain cortex_m4 would silently mean soft float.
     clang_flags=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m4+vfp4d16sp"),
-    qemu_machine="netduinoplus2",
+    qemu=("qemu-system-arm", "-machine", "netduinoplus2"),
 )
 
 MPS2_AN386 = Board(
@@ -112,16 +116,17 @@ MPS2_AN386 = Board(
     core="Cortex-M4F",
     kind="bare-metal",
     fpu=True,
-    sources=("cortex-m", "mps2"),
+    sources=("bare-metal", "cortex-m", "mps", "mps2"),
     ram_origin=0x2000_0000,
     ram_bytes=4 * 1024 * 1024,
     flash_bytes=4 * 1024 * 1024,
     clock_hz=25_000_000,
     more_ram=(MemoryRegion("PSRAM", 0x2100_0000, 16 * 1024 * 1024),),
     linker_script="mps2/an386.ld",
+    gnu_tools=NETDUINOPLUS2.gnu_tools,
     gcc_flags=NETDUINOPLUS2.gcc_flags,
     clang_flags=NETDUINOPLUS2.clang_flags,
-    qemu_machine="mps2-an386",
+    qemu=("qemu-system-arm", "-machine", "mps2-an386"),
 )
 
 MPS2_AN500 = dataclasses.replace(
@@ -133,10 +138,63 @@ MPS2_AN500 = dataclasses.replace(
     linker_script="mps2/an500.ld",
     gcc_flags=("-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"),
     clang_flags=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m7+fp_armv8d16sp"),
-    qemu_machine="mps2-an500",
+    qemu=("qemu-system-arm", "-machine", "mps2-an500"),
 )
 
-BOARDS = {board.name: board for board in (NATIVE, NETDUINOPLUS2, MPS2_AN386, MPS2_AN500)}
+MPS2_AN385 = dataclasses.replace(
+    MPS2_AN386,
+    name="mps2-an385",
+    title="Arm MPS2+ with Cortex-M3 (AN385), emulated",
+    core="Cortex-M3",
+    fpu=False,
+    sources=("bare-metal", "cortex-m", "soft-float", "mps", "mps2"),
+    linker_script="mps2/an385.ld",
+    gcc_flags=("-mcpu=cortex-m3", "-mthumb", "-mfloat-abi=soft"),
+    clang_flags=(),
+    qemu=("qemu-system-arm", "-machine", "mps2-an385"),
+)
+
+MPS3_AN547 = dataclasses.replace(
+    MPS2_AN386,
+    name="mps3-an547",
+    title="Arm MPS3 with Cortex-M55 (AN547), emulated",
+    core="Cortex-M55",
+    sources=("bare-metal", "cortex-m", "mps", "mps3"),
+    ram_origin=0x3000_0000,
+    ram_bytes=512 * 1024,
+    more_ram=(MemoryRegion("SRAM", 0x3100_0000, 4 * 1024 * 1024),),
+    flash_bytes=512 * 1024,
+    clock_hz=32_000_000,
+    linker_script="mps3/an547.ld",
+    # Without Helium: its float vectors flush subnormal numbers to zero, which no compiler may decide by itself.
+    gcc_flags=("-mcpu=cortex-m55+nomve", "-mthumb", "-mfloat-abi=hard"),
+    clang_flags=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55-mve-mve_fp+fp_armv8d16+fullfp16"),
+    qemu=("qemu-system-arm", "-machine", "mps3-an547"),
+)
+
+HIFIVE1_REVB = Board(
+    name="hifive1-revb",
+    title="SiFive HiFive1 Rev B (FE310-G002), emulated",
+    core="RV32IMAC",
+    kind="bare-metal",
+    fpu=False,
+    sources=("bare-metal", "risc-v", "soft-float", "hifive1"),
+    ram_origin=0x8000_0000,
+    ram_bytes=16 * 1024,
+    flash_bytes=4032 * 1024,
+    clock_hz=16_000_000,
+    linker_script="hifive1/revb.ld",
+    gnu_tools=("riscv64-unknown-elf", "riscv32-unknown-elf", "riscv-none-elf"),
+    gcc_flags=("-march=rv32imac", "-mabi=ilp32", "-msmall-data-limit=0"),
+    # Semihosting ends the emulator on a fault; its calls for files go nowhere.
+    qemu=(
+        *("qemu-system-riscv32", "-machine", "sifive_e,revb=true"),
+        *("-semihosting-config", "enable=on,target=gdb"),
+    ),
+)
+
+_ALL = (NATIVE, NETDUINOPLUS2, MPS2_AN385, MPS2_AN386, MPS2_AN500, MPS3_AN547, HIFIVE1_REVB)
+BOARDS = {board.name: board for board in _ALL}
 
 
 def find_board(name: str) -> Board:

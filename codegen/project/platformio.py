@@ -20,7 +20,14 @@ from pmeta.codegen.project.resources import firmware_templates
 STACK_BYTES = 2048  # what bare-metal boards reserve: networks need up to 700 (docs/boards.md), the rest is the user's
 
 _PLATFORM = Path(__file__).parent / "platform"
-_PLATFORM_FILES = ("platform.json", "platform.py", "builder/main.py", "builder/device.py", "builder/stack.py")
+_PLATFORM_FILES = (
+    "platform.json",
+    "platform.py",
+    "builder/main.py",
+    "builder/device.py",
+    "builder/stack.py",
+    "builder/machine_code.py",
+)
 
 _INI_HEAD = """\
 ; pio run -e ENV             builds, and compares the RAM predicted with the RAM linked
@@ -50,13 +57,13 @@ build_src_filter = {sources}
 def platformio_files(board_names: Sequence[str], stack_bytes: int = STACK_BYTES) -> dict[str, str]:
     """Files of the project by path relative to it, for one environment per board; the first board is the default.
 
-    `stack_bytes` (a multiple of 8) is what bare-metal boards reserve for the stack. Raises ConfigError for an unknown
+    `stack_bytes` (a multiple of 16) is what bare-metal boards reserve for the stack. Raises ConfigError for an unknown
     board, none at all, or one named twice.
     """
     if not board_names or len(set(board_names)) != len(board_names):
         raise ConfigError("needs at least one board, and each once", "--board", "name each board once")
-    if stack_bytes <= 0 or stack_bytes % 8:
-        raise ValueError(f"stack of {stack_bytes} bytes: not a positive multiple of 8")
+    if stack_bytes <= 0 or stack_bytes % 16:
+        raise ValueError(f"stack of {stack_bytes} bytes: not a positive multiple of 16")
     boards = [find_board(name) for name in board_names]
 
     files = {"platformio.ini": _ini(boards), ".gitignore": ".pio/\n.pmeta/\n"}
@@ -94,6 +101,7 @@ def _board_file(board: Board, stack_bytes: int) -> str:
             "mcu": board.core,
             **({"f_cpu": f"{board.clock_hz}L"} if board.clock_hz else {}),
             "flags": list(COMPILE_FLAGS),
+            "gnu_tools": list(board.gnu_tools),
             "gcc_flags": list(board.gcc_flags),
             "clang_flags": list(board.clang_flags),
             "include": [f"src/boards/{folder}" for folder in board.sources],
@@ -102,7 +110,7 @@ def _board_file(board: Board, stack_bytes: int) -> str:
             "ram_bytes": board.ram_bytes,
             "more_ram": [dataclasses.asdict(region) for region in board.more_ram],
             "stack_bytes": stack_bytes,
-            "qemu_machine": board.qemu_machine,
+            "qemu": list(board.qemu),
         },
         "upload": {"maximum_size": board.flash_bytes, "maximum_ram_size": board.all_ram_bytes},
     }

@@ -1,4 +1,4 @@
-"""Boards end to end with a firmware of a few lines: built by PlatformIO, run on the native and the emulated board."""
+"""Boards end to end with a firmware of a few lines: built by PlatformIO, run on the native and the emulated boards."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ import numpy as np
 import pytest
 import serial
 
-from pmeta.codegen.boards import NETDUINOPLUS2
+from pmeta.codegen.boards import BOARDS, MPS3_AN547, NETDUINOPLUS2, Board
 from pmeta.codegen.manifest import Manifest, StaticObject
 from pmeta.codegen.project.platformio import STACK_BYTES, platformio_files
 from pmeta.codegen.project.ram import linked_ram
 from pmeta.codegen.project.resources import firmware_templates
+from tests.boards import EMULATED, parameters
 
 emulated = pytest.mark.emulated
 both_boards = pytest.mark.parametrize("board", ["native", pytest.param("netduinoplus2", marks=emulated)])
+every_board = pytest.mark.parametrize("board", ["native", *parameters(EMULATED)])
 
 ROOT = Path(__file__).parents[2]
 WAIT_SECONDS = 60.0  # for anything that takes a second on a quiet machine
@@ -141,12 +143,11 @@ int main(void)
 
 def manifest(model_bytes: int) -> str:
     statics = (StaticObject("arena", "model", model_bytes), StaticObject("stack", "stack", STACK_BYTES))
-    names = ("native", "netduinoplus2")
-    return Manifest("0" * 32, "0" * 64, "", "", (1, 1, 1), 1, 2, 1, names, (), statics).to_json()
+    return Manifest("0" * 32, "0" * 64, "", "", (1, 1, 1), 1, 2, 1, tuple(BOARDS), (), statics).to_json()
 
 
 def write_project(folder: Path, expected: str = "3.0f") -> Path:
-    files = platformio_files(["native", "netduinoplus2"]) | {
+    files = platformio_files(list(BOARDS)) | {
         "src/board.h": (firmware_templates() / "link" / "board.h").read_text(encoding="utf-8"),
         "src/main.c": MAIN_C,
         "lib/pmeta_model/library.json": json.dumps({"name": "pmeta_model", "version": "1.0.0"}),
@@ -162,16 +163,33 @@ def write_project(folder: Path, expected: str = "3.0f") -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def firmware(platformio, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emulated board's ELF file."""
+@dataclasses.dataclass(frozen=True)
+class Firmware:
+    """For an emulated board."""
+
+    board: Board
+    elf: Path
+
+    @property
+    def ram_used(self) -> int:
+        return linked_ram(self.elf, self.board.ram_origin, self.board.ram_bytes)
+
+    @property
+    def ram_emulated(self) -> int:
+        """QEMU's Netduino has 192 KB where the chip has 128."""
+        return 192 * 1024 if self.board is NETDUINOPLUS2 else self.board.ram_bytes
+
+
+@pytest.fixture(scope="session", params=parameters(EMULATED))
+def firmware(platformio, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Firmware:
+    """Built for each emulated board."""
     folder = write_project(tmp_path_factory.mktemp("firmware"))
-    built = platformio(folder, "run", "-e", "netduinoplus2")
+    built = platformio(folder, "run", "-e", request.param)
     assert built.returncode == 0, built.stdout
     total = MODEL_BYTES + STACK_BYTES
     assert f"RAM: predicted {total} B, linked {total} B: equal" in built.stdout
     assert "Stack: unbounded, recursion: dig calls dig (lib/pmeta_model: " in built.stdout
-    return folder / ".pio" / "build" / "netduinoplus2" / "program.elf"
+    return Firmware(BOARDS[request.param], folder / ".pio" / "build" / request.param / "program.elf")
 
 
 class Talk:
@@ -242,28 +260,21 @@ class Emulator:
     qmp: Qmp
 
 
-QEMU_RAM_END = 0x2003_0000  # QEMU's machine has 192 KB where the chip has 128
 PAINT = b"\xa5"
+VISIBLE_TO_CORE = (MPS3_AN547,)  # only: QEMU cannot look into its tightly coupled memory from outside
 
 
 @pytest.fixture
-def emulator(firmware: Path, tmp_path: Path) -> Iterator[Emulator]:
-    """The firmware in QEMU, with all RAM that it has not been given painted before it starts."""
-    free = NETDUINOPLUS2.ram_origin + linked_ram(firmware, NETDUINOPLUS2.ram_origin, NETDUINOPLUS2.ram_bytes)
+def emulator(firmware: Firmware, tmp_path: Path) -> Iterator[Emulator]:
+    """The firmware in QEMU, all RAM that it has not been given painted before it starts (but on VISIBLE_TO_CORE)."""
+    free = firmware.board.ram_origin + firmware.ram_used
     paint = tmp_path / "paint.bin"
-    paint.write_bytes(PAINT * (QEMU_RAM_END - free))
+    paint.write_bytes(PAINT * (firmware.ram_emulated - firmware.ram_used))
     with socket.create_server(("127.0.0.1", 0)) as link, socket.create_server(("127.0.0.1", 0)) as control:
         options = "server=on,wait=off,nodelay=on"
-        command = [
-            "qemu-system-arm",
-            "-machine",
-            "netduinoplus2",
-            "-kernel",
-            str(firmware),
-            "-nographic",
-            "-nodefaults",
-        ]
-        command += ["-device", f"loader,file={paint},addr={free:#x},force-raw=on"]
+        command = [*firmware.board.qemu, "-kernel", str(firmware.elf), "-nographic", "-nodefaults"]
+        if firmware.board not in VISIBLE_TO_CORE:
+            command += ["-device", f"loader,file={paint},addr={free:#x},force-raw=on"]
         command += ["-chardev", f"socket,id=link,fd={link.fileno()},{options}", "-serial", "chardev:link"]
         command += ["-chardev", f"socket,id=qmp,fd={control.fileno()},{options}", "-mon", "chardev=qmp,mode=control"]
         # A core dump of a machine that locks up on purpose would only fill the disk.
@@ -284,7 +295,6 @@ def emulator(firmware: Path, tmp_path: Path) -> Iterator[Emulator]:
         process.communicate()
 
 
-@emulated
 def test_echo_and_float_arithmetic(emulator: Emulator) -> None:
     """The startup code has enabled the floating-point unit and copied .data, and no byte is lost."""
     rng = random.Random(1)
@@ -295,7 +305,6 @@ def test_echo_and_float_arithmetic(emulator: Emulator) -> None:
         assert emulator.talk.root(x) == np.sqrt(x).tobytes()
 
 
-@emulated
 def test_stack_paint_measures_depth(emulator: Emulator) -> None:
     before = emulator.talk.stack_used()
     assert 255 < before < 600  # main() holds 255 bytes
@@ -306,24 +315,22 @@ def test_stack_paint_measures_depth(emulator: Emulator) -> None:
     assert emulator.talk.stack_used() == after < STACK_BYTES
 
 
-@emulated
-def test_no_byte_outside_the_linked_ram_is_written(emulator: Emulator, firmware: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("firmware", parameters(b for b in EMULATED if b not in VISIBLE_TO_CORE), indirect=True)
+def test_no_byte_outside_the_linked_ram_is_written(emulator: Emulator, firmware: Firmware, tmp_path: Path) -> None:
     emulator.talk.root(np.float32(2.0))
     emulator.talk.dig(6)
-    used = linked_ram(firmware, NETDUINOPLUS2.ram_origin, NETDUINOPLUS2.ram_bytes)
-    origin = NETDUINOPLUS2.ram_origin
-    memory = emulator.qmp.memory(origin, QEMU_RAM_END - origin, tmp_path / "ram.bin")
+    used = firmware.ram_used
+    memory = emulator.qmp.memory(firmware.board.ram_origin, firmware.ram_emulated, tmp_path / "ram.bin")
     assert memory[used:] == PAINT * (len(memory) - used)
     assert PAINT * 64 not in memory[:used]  # and the paint was laid where it should be
 
 
-@emulated
-def test_stack_overflow_stops_the_core(emulator: Emulator) -> None:
+def test_stack_overflow_stops_the_core(emulator: Emulator, firmware: Firmware) -> None:
     """The stack lies at the bottom of RAM: growing too large it faults, before it can change any data."""
     emulator.talk.port.write(b"o")
     _, errors = emulator.process.communicate(timeout=WAIT_SECONDS)
     assert emulator.process.returncode != 0
-    assert b"Lockup" in errors
+    assert (b"Lockup" in errors) == firmware.board.core.startswith("Cortex-M")
 
 
 @both_boards
@@ -382,7 +389,7 @@ def test_a_stack_that_may_not_suffice_fails_the_build(platformio, tmp_path: Path
     assert f"RAM: predicted {total} B, linked {total} B: equal" in built.stdout
 
 
-@both_boards
+@every_board
 def test_golden_vectors_on_the_board(board: str, platformio, tmp_path: Path) -> None:
     folder = write_project(tmp_path)
     run = platformio(folder, "test", "-e", board)
@@ -416,16 +423,36 @@ def test_forgotten_emulator_ends(platformio, tmp_path: Path) -> None:
     assert not (folder / ".pmeta" / "netduinoplus2.json").exists()
 
 
+def compiled(source: Path, library: Path, *options: str) -> ctypes.CDLL:
+    """A board's source as a library of this computer, its functions under names of their own: board_..."""
+    compiler = next(path for name in ("cc", "gcc", "clang") if (path := shutil.which(name)))
+    command = [compiler, "-std=c99", "-O2", "-ffreestanding", "-shared", "-fPIC", *options]
+    subprocess.run([*command, str(source), "-o", str(library)], check=True)
+    return ctypes.CDLL(str(library))
+
+
+def test_square_root_without_an_fpu_is_rounded_to_nearest(tmp_path: Path) -> None:
+    """Of floats of any kind, among them all exponents, subnormal numbers, and what borders on a power of two."""
+    source = firmware_templates() / "boards" / "soft-float" / "sqrtf.c"
+    root = compiled(source, tmp_path / "sqrt.so", "-Dsqrtf=board_sqrtf", "-fno-builtin").board_sqrtf
+    root.argtypes, root.restype = [ctypes.c_float], ctypes.c_float
+    borders = np.arange(0, 1 << 32, 1 << 23, dtype=np.uint32)[:, None] + np.arange(-3, 4, dtype=np.int64).astype(
+        np.uint32
+    )
+    bits = np.concatenate([borders.ravel(), np.random.default_rng(3).integers(0, 1 << 32, 20_000, dtype=np.uint32)])
+    x = bits.view(np.float32)
+    with np.errstate(invalid="ignore"):
+        expected = np.sqrt(x)
+    got = np.array([root(value) for value in x], np.float32)
+    assert np.array_equal(np.isnan(got), np.isnan(expected))
+    assert np.array_equal(got.view(np.uint32)[~np.isnan(got)], expected.view(np.uint32)[~np.isnan(expected)])
+
+
 def test_memory_functions_do_as_the_library_s(tmp_path: Path) -> None:
     """memory.c on this computer, at every alignment, against the same operation on Python's bytes."""
-    source = firmware_templates() / "boards" / "cortex-m" / "memory.c"
-    library = tmp_path / "memory.so"
-    names = ("memcpy", "memmove", "memset", "memcmp")
-    renames = [f"-D{name}=board_{name}" for name in names]
-    compiler = next(path for name in ("cc", "gcc", "clang") if (path := shutil.which(name)))
-    command = [compiler, "-std=c99", "-O2", "-ffreestanding", "-shared", "-fPIC", f"-I{source.parent}", *renames]
-    subprocess.run([*command, str(source), "-o", str(library)], check=True)
-    code = ctypes.CDLL(str(library))
+    source = firmware_templates() / "boards" / "bare-metal" / "memory.c"
+    renames = [f"-D{name}=board_{name}" for name in ("memcpy", "memmove", "memset", "memcmp")]
+    code = compiled(source, tmp_path / "memory.so", f"-I{source.parent}", *renames)
 
     rng = random.Random(2)
     for _ in range(500):

@@ -1,6 +1,6 @@
 """Starts and stops the program behind a board's port: QEMU with the firmware, or the native program itself.
 
-    device.py start STATE PROGRAM [--qemu MACHINE]   replaces what runs; STATE then holds {"port": ..., "pid": ...}
+    device.py start STATE PROGRAM [QEMU OPTION...]   replaces what runs; STATE then holds {"port": ..., "pid": ...}
     device.py stop STATE                             ends it, and removes STATE
 
 The program runs in the background under a supervisor (this script again, `supervise`; the pid in STATE is its), which
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("action", choices=("start", "stop", "supervise"))
     parser.add_argument("state", type=Path)
     parser.add_argument("program", type=Path, nargs="?")
-    parser.add_argument("--qemu", metavar="MACHINE", default="")
+    parser.add_argument("qemu", nargs=argparse.REMAINDER, help="the emulator and its options")
     options = parser.parse_args()
     if options.action == "stop":
         print("stopped" if stop(options.state) else "not running")
@@ -56,11 +56,11 @@ def main() -> int:
     return 0
 
 
-def start(state: Path, program: Path, qemu_machine: str) -> str:
+def start(state: Path, program: Path, qemu: list[str]) -> str:
     """Starts the supervisor, which outlives this call; returns the port."""
     stop(state)
     state.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, "supervise", str(state), str(program), "--qemu", qemu_machine]
+    command = [sys.executable, __file__, "supervise", str(state), str(program), *qemu]
     log_path = state.with_suffix(".log")
     with log_path.open("wb") as log:
         supervisor = subprocess.Popen(
@@ -114,12 +114,12 @@ def is_supervisor(pid: int) -> bool:
     return " supervise " in subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def supervise(state: Path, program: Path, qemu_machine: str) -> int:
+def supervise(state: Path, program: Path, qemu: list[str]) -> int:
     """Runs the program until it ends, its time is up, or this process is told to end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     deadline = time.monotonic() + life_seconds()
-    if qemu_machine:
-        child, port = start_qemu(qemu_machine, program)
+    if qemu:
+        child, port = start_qemu(qemu, program)
     else:
         child, port = start_native(program)
     try:
@@ -136,18 +136,19 @@ def supervise(state: Path, program: Path, qemu_machine: str) -> int:
     return 0
 
 
-def start_qemu(machine: str, firmware: Path) -> tuple[subprocess.Popen[bytes], str]:
+def start_qemu(qemu: list[str], firmware: Path) -> tuple[subprocess.Popen[bytes], str]:
     """QEMU on a socket that already listens: the port is known and free, and needs no waiting for.
 
     The first connection is the serial link, so the port must not be probed by connecting to it. Without nodelay every
     short frame would wait for the network stack.
     """
-    qemu = shutil.which("qemu-system-arm")
-    if qemu is None:
-        raise StartError("qemu-system-arm is not installed; install QEMU, or use the native board")
+    emulator, *options = qemu
+    path = shutil.which(emulator)
+    if path is None:
+        raise StartError(f"{emulator} is not installed; install QEMU, or use the native board")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         chardev = f"socket,id=link,fd={listener.fileno()},server=on,wait=off,nodelay=on"
-        command = [qemu, "-machine", machine, "-kernel", str(firmware), "-nographic", "-nodefaults"]
+        command = [path, *options, "-kernel", str(firmware), "-nographic", "-nodefaults"]
         command += ["-chardev", chardev, "-serial", "chardev:link", "-monitor", "none"]
         child = popen(command, pass_fds=(listener.fileno(),), stdout=None)
         port = listener.getsockname()[1]

@@ -15,9 +15,10 @@ is_test = "test" in env["BUILD_TYPE"]
 is_bare_metal = build["kind"] == "bare-metal"
 
 sys.path.insert(0, str(Path(env.PioPlatform().get_dir()) / "builder"))
-import stack  # noqa: E402  (beside this script, which SCons does not run as a module)
+import machine_code  # noqa: E402  (beside this script, which SCons does not run as a module)
+import stack  # noqa: E402
 
-STACK_ENTRY = "board_start"  # the first function with a frame: cortex-m/startup.c
+STACK_ENTRY = "board_start"  # the first function with a frame: bare-metal/start.c
 STACK_GCC = 10  # the first version that writes the call graph
 
 
@@ -32,20 +33,29 @@ def find_compiler(candidates):
         path = shutil.which(name)
         if path:
             return path, False
-    if importlib.util.find_spec("ziglang"):
+    may_be_zig = not is_bare_metal or build["clang_flags"]
+    if may_be_zig and importlib.util.find_spec("ziglang"):
         return "$PYTHONEXE -m ziglang cc", True
-    fail(f"no C compiler ({' or '.join(candidates)}); install one, or `pip install ziglang`, which needs no root")
+    hint = ", or `pip install ziglang`, which needs no root" if may_be_zig else ""
+    fail(f"no C compiler ({' or '.join(candidates)}); install one{hint}")
 
 
 def configure_tools():
     """Sets CC, AR and RANLIB; returns whether the compiler is zig's clang."""
-    compiler, is_zig = find_compiler(("arm-none-eabi-gcc",) if is_bare_metal else ("cc", "gcc", "clang"))
+    compiler, is_zig = find_compiler(
+        [f"{prefix}-gcc" for prefix in build["gnu_tools"]] if is_bare_metal else ("cc", "gcc", "clang")
+    )
     env.Replace(CC=compiler, LINK="$CC", PROGSUFFIX=".elf" if is_bare_metal else "")
     if is_zig:
         env.Replace(AR="$PYTHONEXE -m ziglang ar", RANLIB="$PYTHONEXE -m ziglang ranlib")
     elif is_bare_metal:
-        env.Replace(AR="arm-none-eabi-ar", RANLIB="arm-none-eabi-ranlib", SIZETOOL="arm-none-eabi-size")
+        env.Replace(AR=gnu_tool("ar"), RANLIB=gnu_tool("ranlib"), SIZETOOL=gnu_tool("size"))
     return is_zig
+
+
+def gnu_tool(name):
+    """Of the tools that belong to GCC."""
+    return env.subst("$CC").removesuffix("gcc") + name
 
 
 def writes_call_graph(is_zig):
@@ -114,6 +124,7 @@ def check_stack(target, source, env):
     if not files:  # uploading what an earlier command has built and checked
         return 0
     graph = stack.read_graph(path for path in files if path.exists())
+    machine_code.complete(graph, str(source[0]), gnu_tool("objdump"))
     firmware = stack.deepest(graph, [STACK_ENTRY])
     library = stack.deepest(graph, [key for key, function in graph.items() if "/pmeta_model/" in function.file])
     print(f"Stack: {stack.verdict(firmware, library, reserved)}")
@@ -140,7 +151,7 @@ if is_bare_metal:
     checks.append(env.VerboseAction(check_stack, "Checking the stack"))
 checked = AlwaysBuild(env.Alias("checkram", program, checks))
 
-start = device_command("start", "$SOURCE", *(["--qemu", build["qemu_machine"]] if build["qemu_machine"] else []))
+start = device_command("start", "$SOURCE", *build["qemu"])
 env.AddPlatformTarget("upload", program, env.VerboseAction(start, "Starting $SOURCE"), "Start", always_build=True)
 env.AddPlatformTarget("stop", None, env.VerboseAction(device_command("stop"), "Stopping"), "Stop", always_build=True)
 env.Depends("upload", checked)
