@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +26,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.emulated_counts import COMPILER, EMULATOR, Counted, count_calls, count_whole
+from benchmarks.counting_firmware import versions
+from benchmarks.emulated_counts import Counted, count_calls, count_whole
 from pmeta.codegen import cli_errors
 from pmeta.codegen.adaptation import Adaptation, AttentionModule, InputEncoding, LayerAttention, Model
 from pmeta.codegen.boards import MPS2_AN386, MPS2_AN500, NETDUINOPLUS2
@@ -184,14 +184,9 @@ def table_json(costs: Mapping[str, Mapping[str, Cost]]) -> str:
     cores = {core: {name: cost.to_json() for name, cost in kernels.items()} for core, kernels in costs.items()}
     provenance = {
         "command": COMMAND,
-        "compiler": f"{COMPILER} {_output(COMPILER, '-dumpfullversion')}, -O2",
-        "emulator": f"QEMU {_output(EMULATOR, '--version').split()[3]}, -icount",
+        **versions(MEASURED_ON),
     }
     return json.dumps({**provenance, "cores": cores}, indent=1) + "\n"
-
-
-def _output(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def check(folder: Path, console: Console) -> bool:

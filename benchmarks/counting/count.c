@@ -1,63 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Adapts to one sample in every step and predicts it once, and sends how many instructions that took: in all, or with
- * COUNT_CALLS, where macros wrap them in the library's sources, of every kernel call. Two counts come first: of
- * nothing, which is what counting itself takes, and of the checksum of a sample.
- *
- * QEMU runs with -icount, so timers advance with instructions: TIM2 of an STM32 by one per instruction (shift=0), the
- * 25 MHz timer of an MPS2 by 64/40 (shift=6).
+ * Adapts to one sample in every step and predicts it once, and sends what that took: in all, or with COUNT_CALLS, where
+ * macros wrap them in the library's sources, of every kernel call. Two counts come first: of nothing, which is what
+ * counting itself takes, and of the checksum of a sample.
  */
 #include "count.h"
 
 #include "board.h"
 #include "pmeta_model.h"
 #include "sample.h"
-
-#define REGISTER(address) (*(volatile uint32_t *)(address))
-
-#if defined(COUNT_TIM2)
-#define RCC_APB1ENR  REGISTER(0x40023840u)
-#define TIM2_CR1     REGISTER(0x40000000u)
-#define TIM2_COUNT   REGISTER(0x40000024u)
-#define TIM2_RELOAD  REGISTER(0x4000002Cu)
-#define ELAPSED(now) ((now) - started)
-
-static void timer_init(void)
-{
-    RCC_APB1ENR |= 1u;
-    TIM2_RELOAD = 0xFFFFFFFFu;
-    TIM2_CR1 = 1u;
-}
-
-static uint32_t timer_now(void)
-{
-    return TIM2_COUNT;
-}
-#else
-#define TIMER0_CONTROL REGISTER(0x40000000u)
-#define TIMER0_VALUE   REGISTER(0x40000004u)
-#define TIMER0_RELOAD  REGISTER(0x40000008u)
-#define ELAPSED(now)   (started - (now)) /* it counts down */
-
-static void timer_init(void)
-{
-    TIMER0_RELOAD = 0xFFFFFFFFu;
-    TIMER0_VALUE = 0xFFFFFFFFu;
-    TIMER0_CONTROL = 1u;
-}
-
-static uint32_t timer_now(void)
-{
-    return TIMER0_VALUE;
-}
-#endif
-
-static uint32_t started;
-
-void count_start(void)
-{
-    started = timer_now();
-}
+#include "timer.h"
 
 static void send(uint32_t word)
 {
@@ -65,10 +17,42 @@ static void send(uint32_t word)
     board_send(bytes, sizeof bytes);
 }
 
+#if defined(COUNT_SOFT_FLOAT)
+#include "soft_float.h"
+
+void count_start(void)
+{
+    soft_float_start();
+}
+
 void count_stop(void)
 {
-    send(ELAPSED(timer_now()));
+    const soft_float_counts counts = soft_float;
+    send(counts.calls);
+    send(counts.ticks);
 }
+
+static void do_nothing(void)
+{
+    soft_float_nothing();
+}
+#else
+static uint32_t started;
+
+void count_start(void)
+{
+    started = timer_now();
+}
+
+void count_stop(void)
+{
+    send(timer_now() - started);
+}
+
+static void do_nothing(void)
+{
+}
+#endif
 
 float count_stop_float(float value)
 {
@@ -94,6 +78,7 @@ int main(void)
     board_init();
     timer_init();
     count_start();
+    do_nothing();
     count_stop();
     count_start();
     (void)pmeta_crc32(0u, sample, PMETA_SAMPLE_BYTES);
@@ -103,13 +88,7 @@ int main(void)
         WHOLE(pmeta_adapt_sample(sample, TARGET, logits, &loss));
         WHOLE(pmeta_end_step(1u));
     }
-#if defined(COUNT_CALLS)
-    pmeta_predict(sample, logits);
-#else
-    count_start();
-    pmeta_predict(sample, logits);
-    count_stop();
-#endif
+    WHOLE((pmeta_predict(sample, logits), 0));
     send(0xFFFFFFFFu); /* no count: the end */
     for (;;) {
     }

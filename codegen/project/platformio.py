@@ -72,7 +72,7 @@ def platformio_files(board_names: Sequence[str], stack_bytes: int = STACK_BYTES)
     files["test/test_custom_runner.py"] = (_PLATFORM / "test_custom_runner.py").read_text(encoding="utf-8")
     for board in boards:
         files[f"platform/pmeta/boards/{board.name}.json"] = _board_file(board, stack_bytes)
-        files.update(_sources(board))
+        files.update(board_sources(board))
     return dict(sorted(files.items()))
 
 
@@ -84,7 +84,8 @@ def _ini(boards: Sequence[Board]) -> str:
     return "".join(sections)
 
 
-def _sources(board: Board) -> dict[str, str]:
+def board_sources(board: Board) -> dict[str, str]:
+    """The board's files by path in the project; its folders hold C, headers and linker scripts."""
     root = firmware_templates() / "boards"
     files = sorted(path for folder in board.sources for path in (root / folder).iterdir() if path.is_file())
     return {f"src/boards/{path.relative_to(root).as_posix()}": path.read_text(encoding="utf-8") for path in files}

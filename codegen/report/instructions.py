@@ -18,8 +18,9 @@ from pmeta.codegen.boards import Board
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.plan.program import Program
 from pmeta.codegen.project.c_source import sample_bytes
+from pmeta.codegen.project.channel_rates import FUNCTION as SCALE_CHANNELS
 from pmeta.codegen.project.channel_rates import channel_rates
-from pmeta.codegen.report.work import call_work, kernel_name
+from pmeta.codegen.report.work import call_work, kernel_name, scaling_work
 
 TABLE = Path(__file__).with_name("instructions.json")
 CYCLES_PER_INSTRUCTION = 1  # assumed
@@ -71,19 +72,22 @@ def measured_costs() -> Mapping[str, Costs]:
 
 
 def estimate_step(plan: Plan, step: int, core: str) -> StepEstimate | None:
-    """Step k = 1..K; None where the core, or a kernel on it, was not measured, as that of step sizes per channel.
+    """Step k = 1..K; None where the core, or a kernel on it, was not measured.
 
     Where attention chooses channels at run time, the most that it can keep are counted.
     """
     costs = measured_costs().get(core)
     calls = None if costs is None else _program(plan, plan.program(step), costs)
-    if costs is None or calls is None or any(channel_rates(plan)):
+    if costs is None or calls is None or (any(channel_rates(plan)) and SCALE_CHANNELS not in costs):
         return None
     targets = plan.model.adaptation.ways if plan.model.adaptation.regression else 1  # numbers, or a label
     checksum = _cost(costs["pmeta_crc32"], {"byte": sample_bytes(plan) + WORD_BYTES * targets, "call": 1 + targets})
-    updated = [weight.weight.bytes // WORD_BYTES for weight in plan.learned if step in weight.steps]
-    per_tensor = ({"element": count, "call": 1} for count in updated)
+    updated = [weight for weight in plan.learned if step in weight.steps]
+    per_tensor = ({"element": weight.weight.bytes // WORD_BYTES, "call": 1} for weight in updated)
     end = sum(_cost(costs[name], work) for work in per_tensor for name in ("pmeta_clear", "pmeta_update"))
+    tensors = {f"tensor_{plan.names[weight.name]}" for weight in updated}
+    scaled = (rates for rates in channel_rates(plan) if rates.tensor in tensors)
+    end += sum(_cost(costs[SCALE_CHANNELS], scaling_work(rates)) for rates in scaled)
     return StepEstimate(calls + checksum, end)
 
 

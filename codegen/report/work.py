@@ -13,6 +13,7 @@ from math import prod
 from pmeta.codegen.adaptation import Adaptation
 from pmeta.codegen.operators.weight_gradient import kept_channels_bound
 from pmeta.codegen.plan.program import Buffer, Call, Constant, whole
+from pmeta.codegen.project.channel_rates import ChannelRates
 
 Work = Mapping[str, float]  # by unit
 
@@ -21,6 +22,12 @@ def call_work(call: Call, adaptation: Adaptation) -> Work | None:
     """Work of one execution (of one slice, in a loop), `call` being 1; None for a kernel that has no entry here."""
     count = _WORK.get(kernel_name(call))
     return {**count(_Arguments(call, adaptation)), "call": 1} if count else None
+
+
+def scaling_work(rates: ChannelRates) -> Work:
+    """Work of applying one weight's step sizes per channel, at the end of a step."""
+    rows, columns, taps = map(int, rates.arguments[:3])
+    return {"element": rows * columns * taps, "column": rows * columns, "row": rows, "call": 1}
 
 
 def kernel_name(call: Call) -> str:
