@@ -12,6 +12,7 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Call
 from pmeta.codegen.plan.strategy import STRATEGIES
+from pmeta.codegen.project.channel_rates import channel_rates
 from pmeta.codegen.report import instructions, macs, work
 from pmeta.codegen.report.instructions import StepEstimate, estimate_prediction, estimate_step, measured_costs
 from pmeta.codegen.report.work import call_work, kernel_name
@@ -111,6 +112,22 @@ def test_an_estimate_is_the_sum_of_its_calls(monkeypatch: pytest.MonkeyPatch) ->
     estimate = StepEstimate(sample=calls + 10.0 * (2 * 4 * 4 * 4 + 4), end=100.0 * (2 * 3 + 2))
     assert estimate_step(plan, 1, M4F) == estimate
     assert estimate.of(5) == 5 * estimate.sample + estimate.end
+
+
+def test_step_sizes_per_channel_cost_what_their_kernel_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An element of a weight that they scale costs 1, nothing else anything; without a measurement, no estimate."""
+    models = (random_network(seed) for seed in itertools.count())
+    plan = next(plan for plan in map(make_plan, models) if any(channel_rates(plan)))
+    costs = {kernel: dict.fromkeys(cost, 0.0) for kernel, cost in measured_costs()[M4F].items()}
+    costs["pmeta_scale_channels"] = {"element": 1.0, "column": 0.0, "row": 0.0, "call": 0.0}
+    monkeypatch.setattr(instructions, "measured_costs", lambda: {M4F: costs})
+    scaled = {rates.tensor for rates in channel_rates(plan)}
+    for step in range(1, len(plan.program_of_step) + 1):
+        updated = [weight for weight in plan.learned if step in weight.steps]
+        elements = sum(weight.weight.bytes // 4 for weight in updated if f"tensor_{plan.names[weight.name]}" in scaled)
+        assert estimate_step(plan, step, M4F) == StepEstimate(0.0, elements)
+    del costs["pmeta_scale_channels"]
+    assert estimate_step(plan, 1, M4F) is None
 
 
 def test_nothing_is_estimated_where_nothing_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
