@@ -31,7 +31,7 @@ from pmeta.codegen.targets import Target
 
 # The others are the kernels'.
 MODEL_SOURCES = (
-    *("pmeta_model.c", "pmeta_plan.c", "pmeta_weights.c", "pmeta_weights.S"),
+    *("pmeta_model.c", "pmeta_plan.c", "pmeta_layers.c", "pmeta_weights.c", "pmeta_weights.S"),
     *("pmeta_support.c", "pmeta_support_ram.c", "pmeta_support_flash.c"),
 )
 ARENA_SOURCE = "pmeta_plan.c"

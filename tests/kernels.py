@@ -22,8 +22,9 @@ import numpy.typing as npt
 
 from pmeta.codegen.boards import COMPILE_FLAGS
 from pmeta.codegen.plan.program import ShapeConstants
+from pmeta.codegen.project.layer_functions import inline_kernels
 from pmeta.codegen.project.templates import files_in
-from tests.compiled import compiler
+from tests.compiled import compiler, kernel_objects
 
 Array = npt.NDArray[Any]
 
@@ -85,7 +86,7 @@ Argument = Fenced | Array | ShapeConstants | Struct | np.generic | int | float |
 
 def call(function: str, *arguments: Argument) -> float | None:
     """Call a kernel: None is NULL, an array is read only, what may be written must be `Fenced`."""
-    kernel = _kernels()[function]
+    kernel = _layer(function, *_constants(arguments)) if function in inline_kernels() else _kernels()[function]
     alive: list[Fenced] = []  # until the kernel returns
     values = [
         _passed(f"{function}: {parameter.name}", parameter, argument, alive)
@@ -133,29 +134,75 @@ def headers() -> Mapping[str, str]:
 
 def functions_in(header: str) -> dict[str, tuple[str, str]]:
     """Name -> (result, parameters) of what a header declares."""
-    found = re.findall(r"^(\w+) (\w+)\(([^()]*)\);", headers()[header], flags=re.MULTILINE)
+    found = re.findall(r"^(?:PMETA_INLINE )?(\w+) (\w+)\(([^(){};]*)\);", headers()[header], flags=re.MULTILINE)
     return {name: (result, parameters) for result, name, parameters in found}
 
 
 @functools.cache
 def _kernels() -> Mapping[str, Kernel]:
+    """Those that know their shape only when they run."""
+    library = _library(())
+    return {
+        name: _kernel(library, name, result, parameters)
+        for header in headers()
+        for name, (result, parameters) in functions_in(header).items()
+        if name not in inline_kernels()
+    }
+
+
+def _constants(arguments: Sequence[Argument]) -> tuple[str, tuple[tuple[str, int | float], ...], int | None]:
+    """What is constant in a layer's function: the struct, its fields, and how rows are stored."""
+    shape, *others = arguments
+    assert isinstance(shape, ShapeConstants)
+    types = [argument for argument in others if isinstance(argument, int)]
+    return shape.struct, tuple(shape.fields.items()), types[0] if types else None
+
+
+@functools.cache
+def _layer(function: str, struct: str, fields: tuple[tuple[str, int | float], ...], type_: int | None) -> Kernel:
+    """A kernel compiled for one shape, as pmeta_layers.c does it."""
+    result, parameters = next(
+        found for header in headers() if (found := functions_in(header).get(function)) is not None
+    )
+    names = [_declared(text).name for text in parameters.split(",")][1:]
+    passed = ["&shape", *(str(type_) if name == "type" else name for name in names)]
+    values = ", ".join(f".{name} = {value}" for name, value in fields)
+    lines = [
+        f'#include "{function_header(function)}"',
+        f"static const {struct} shape = {{{values}}};",
+        f"{result} entry({parameters});",
+        f"{result} entry({parameters})",
+        f"{{ (void)s; {'(void)type; ' * ('type' in names)}{function}({', '.join(passed)}); }}",
+    ]
+    text = "\n".join(lines)
+    return _kernel(_library((text,)), "entry", result, parameters)
+
+
+def function_header(function: str) -> str:
+    """The header that declares a kernel."""
+    return next(header for header in headers() if function in functions_in(header))
+
+
+def _library(texts: tuple[str, ...]) -> ctypes.CDLL:
+    """All kernels and these C files, compiled; the library stays loaded when its file is gone."""
     with tempfile.TemporaryDirectory() as folder:
-        sources = files_in("kernels", (".c", ".h"))
-        for name, text in sources.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        files = [str(Path(folder) / name) for name in sources if name.endswith(".c")]
-        library_file = f"{folder}/libkernels.so"
-        subprocess.run([compiler(), *COMPILE_FLAGS, "-fPIC", "-shared", "-o", library_file, *files], check=True)
-        library = ctypes.CDLL(library_file)  # stays loaded when its file is gone
-    kernels = {}
-    for header in headers():
-        for name, (result, parameters) in functions_in(header).items():
-            declared = tuple(_declared(text) for text in parameters.split(","))
-            entry = getattr(library, name)
-            entry.restype = None if result == "void" else ELEMENTS[result][1]
-            entry.argtypes = [ctypes.c_void_p if p.pointer else ELEMENTS[p.ctype][1] for p in declared]
-            kernels[name] = Kernel(declared, entry)
-    return kernels
+        files = [*kernel_objects()]
+        for number, text in enumerate(texts):
+            path = Path(folder) / f"{number}.c"
+            path.write_text(text, encoding="utf-8")
+            files.append(str(path))
+        target = f"{folder}/libkernels.so"
+        include = f"-I{Path(kernel_objects()[0]).parent}"
+        subprocess.run([compiler(), *COMPILE_FLAGS, include, "-fPIC", "-shared", "-o", target, *files], check=True)
+        return ctypes.CDLL(target)
+
+
+def _kernel(library: ctypes.CDLL, name: str, result: str, parameters: str) -> Kernel:
+    declared = tuple(_declared(text) for text in parameters.split(","))
+    entry = getattr(library, name)
+    entry.restype = None if result == "void" else ELEMENTS[result][1]
+    entry.argtypes = [ctypes.c_void_p if p.pointer else ELEMENTS[p.ctype][1] for p in declared]
+    return Kernel(declared, entry)
 
 
 def _declared(text: str) -> Declared:

@@ -103,14 +103,11 @@ class Conv(Node):
         y = low.buffer("y", low.output_shape, Role.MAP)
         shape, weight = low.shape_constant(), low.weight(self.weight)
         bias = low.weight(self.bias) if self.bias else None
-        row_shape = (low.input_shape[2],)
         if x == low.encoded_sample:
-            row = low.buffer("row", row_shape, Role.SCRATCH)
             sample = ("sample", "input_scale", "input_offset")
-            low.call("pmeta_conv_forward_uint8", shape, *sample, row, weight, bias, y, writes=[row, y])
+            low.call("pmeta_conv_forward_uint8", shape, *sample, weight, bias, y, writes=[y])
         elif x.ctype == "pmeta_float16":
-            row = low.buffer("row", row_shape, Role.SCRATCH)
-            low.call("pmeta_conv_forward_float16", shape, x, row, weight, bias, y, writes=[row, y])
+            low.call("pmeta_conv_forward_float16", shape, x, weight, bias, y, writes=[y])
         else:
             low.call("pmeta_conv_forward", shape, x, weight, bias, y, writes=[y])
         return y

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
@@ -13,15 +13,16 @@ from pmeta.codegen.modelfile import ATTENTION_PARTS
 from pmeta.codegen.plan.lowering import SLICE
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan, PlannedWeight
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role, Stage, whole
+from pmeta.codegen.project.c_text import comment_text, shape_struct, wrapped
 from pmeta.codegen.project.channel_rates import FUNCTION as SCALE_CHANNELS
 from pmeta.codegen.project.channel_rates import ChannelRates, channel_rates
 from pmeta.codegen.project.constants import attention_modules, constant_files, hex_float, shape_text
 from pmeta.codegen.project.kernel_files import headers_of, kernel_files
+from pmeta.codegen.project.layer_functions import HEADER as LAYERS
+from pmeta.codegen.project.layer_functions import inline_kernels, layer_files, layer_function
 from pmeta.codegen.project.support_files import support_files
 from pmeta.codegen.project.templates import render, template_text
 from pmeta.codegen.support import STREAMED, Support
-
-LINE_WIDTH = 112  # of the statements in pmeta_plan.c, without their indentation
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,6 @@ class Title:
     firmware_id: str
 
 
-def comment_text(text: str) -> str:
-    """Text from outside, harmless inside a C comment."""
-    return "".join(c if c.isalnum() or c in " _.,:;()[]+-=<>" else "_" for c in text)[:120]
-
-
 def library_sources(plan: Plan, title: Title, support: Support = STREAMED) -> dict[str, str | bytes]:
     """File name -> content of lib/pmeta_model/src."""
     return {**library_code(plan, title, support), **constant_files(plan, title.title, title.model_sha256)}
@@ -47,16 +43,19 @@ def library_sources(plan: Plan, title: Title, support: Support = STREAMED) -> di
 def library_code(plan: Plan, title: Title, support: Support = STREAMED) -> dict[str, str]:
     """The part of `library_sources` that is no constants."""
     common: dict[str, Any] = {"title": title.title, "command": title.command, "model_sha256": title.model_sha256}
-    called = {call.function for program in (*plan.adapt, plan.predict) for call in program.calls}
+    calls = (call for program in (*plan.adapt, plan.predict) for call in program.calls)
+    called = {call.function.rsplit(" ", 1)[-1] for call in calls}
     if any(channel_rates(plan)):
         called.add(SCALE_CHANNELS)
-    headers = headers_of(name.rsplit(" ", 1)[-1] for name in called)
+    headers = headers_of(called)
+    layers = layer_files(plan, common)
     return {
         **kernel_files(headers),
+        **layers,
         "pmeta_model.h": render("model/pmeta_model.h.j2", **common, **_header_values(plan, support)),
         "pmeta_model.c": template_text("model/pmeta_model.c"),
         "pmeta_plan.h": render("model/pmeta_plan.h.j2", **common, **_plan_header_values(plan)),
-        "pmeta_plan.c": render("model/pmeta_plan.c.j2", **common, **_plan_values(plan, title, headers)),
+        "pmeta_plan.c": render("model/pmeta_plan.c.j2", **common, **_plan_values(plan, title, called)),
         **support_files(support, title.title),
     }
 
@@ -117,7 +116,7 @@ def _more_parts(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, Any]:
+def _plan_values(plan: Plan, title: Title, called: Iterable[str]) -> dict[str, Any]:
     programs = [_stage(plan, program, stage) for program in (*plan.adapt, plan.predict) for stage in program.stages]
     identity = bytes.fromhex(title.firmware_id)
     return {
@@ -126,7 +125,7 @@ def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, 
         "lower_bound": plan.placement.lower_bound,
         "arena_table": list(_arena_table(plan)),
         "firmware_id_bytes": [f"0x{byte:02x}" for byte in identity],
-        "kernel_headers": headers,
+        "kernel_headers": sorted(_plan_headers(called)),
         "constants": [*_shape_constants(plan), *_attention_constants(plan), *_input_constants(plan)],
         "tensors": [_tensor(plan, weight) for weight in plan.learned],
         "programs": programs,
@@ -134,6 +133,14 @@ def _plan_values(plan: Plan, title: Title, headers: Sequence[str]) -> dict[str, 
         "channel_rates": [_channel_rates(rates) for rates in channel_rates(plan)],
         **_cases(plan),
     }
+
+
+def _plan_headers(called: Iterable[str]) -> Iterator[str]:
+    """What declares the functions that pmeta_plan.c calls."""
+    inline = [function for function in called if function in inline_kernels()]
+    yield from headers_of(set(called).difference(inline))
+    if inline:
+        yield LAYERS
 
 
 def _tensor(plan: Plan, weight: PlannedWeight) -> dict[str, Any]:
@@ -160,10 +167,8 @@ def _arena_table(plan: Plan) -> Iterator[str]:
 def _shape_constants(plan: Plan) -> Iterator[dict[str, Any]]:
     """The shape structs that some program passes, in the order of their first use."""
     calls = [call for program in (*plan.adapt, plan.predict) for call in program.calls]
-    used = dict.fromkeys(a for call in calls for a in call.arguments if isinstance(a, Constant))
-    for constant in used:
-        fields = [f".{k} = {hex_float(v) if isinstance(v, float) else v}" for k, v in constant.value.fields.items()]
-        yield {"declaration": f"{constant.value.struct} {constant.name}", "fields": fields}
+    passed = (a for call in calls if layer_function(call) is None for a in call.arguments)
+    return map(shape_struct, dict.fromkeys(a for a in passed if isinstance(a, Constant)))
 
 
 def _attention_constants(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -261,7 +266,7 @@ def _cases(plan: Plan) -> dict[str, list[dict[str, Any]]]:
 
 
 def _channel_rates(rates: ChannelRates) -> dict[str, str]:
-    lines = _wrapped(f"{SCALE_CHANNELS}(", rates.arguments)
+    lines = wrapped(f"{SCALE_CHANNELS}(", rates.arguments)
     return {"tensor": rates.tensor, "layer": comment_text(rates.layer), "call": "\n        ".join(lines)}
 
 
@@ -299,7 +304,9 @@ def _groups(program_calls: Sequence[Call]) -> Iterator[dict[str, Any]]:
 
 
 def _statement(call: Call) -> list[str]:
-    return _wrapped(f"{call.function}(", [_argument(argument) for argument in call.arguments])
+    function = layer_function(call)
+    name, arguments = (function.name, function.arguments(call)) if function else (call.function, call.arguments)
+    return wrapped(f"{name}(", [_argument(argument) for argument in arguments])
 
 
 def _argument(argument: Argument) -> str:
@@ -311,15 +318,3 @@ def _argument(argument: Argument) -> str:
         case Constant():
             return f"&{argument.name}"
     return argument
-
-
-def _wrapped(start: str, arguments: Sequence[str]) -> list[str]:
-    """A call as lines of at most LINE_WIDTH columns, continued under its first argument."""
-    lines, line = list[str](), start
-    for index, argument in enumerate(arguments):
-        text = argument + (");" if index == len(arguments) - 1 else ",")
-        if len(line) + len(text) + 1 > LINE_WIDTH and line.strip() and not line.endswith("("):
-            lines.append(line.rstrip())
-            line = " " * len(start)
-        line += text if line.endswith("(") or not line.strip() else f" {text}"
-    return [*lines, line]

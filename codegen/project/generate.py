@@ -19,7 +19,8 @@ from pmeta.codegen.modelfile import load_model, load_network, model_bytes
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.progress import OnProgress, nobody_watches
 from pmeta.codegen.project.budget import Fitted, Limit, fitted
-from pmeta.codegen.project.c_source import Title, comment_text, library_code, sample_bytes
+from pmeta.codegen.project.c_source import Title, library_code, sample_bytes
+from pmeta.codegen.project.c_text import comment_text
 from pmeta.codegen.project.constants import constant_files
 from pmeta.codegen.project.fit import check_fit, statics
 from pmeta.codegen.project.golden import find_reference, golden_samples, golden_values

@@ -30,7 +30,8 @@ def kernel_files(headers: Iterable[str]) -> dict[str, str]:
 
 
 def _declared(header: str) -> list[str]:
-    return re.findall(r"^\w[\w *]*?(\w+)\(", header, flags=re.MULTILINE)
+    without_comments = re.sub(r"/\*.*?\*/", "", header, flags=re.DOTALL)
+    return re.findall(r"^\w[\w *]*?(\w+)\([^(){};]*\);", without_comments, flags=re.MULTILINE)
 
 
 def _included(text: str, available: Mapping[str, str]) -> Iterator[str]:

@@ -1,23 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_attention.h"
 
+#include "pmeta_gemm.h"
 #include "pmeta_math.h"
 #include "pmeta_numerics.h"
 #include "pmeta_rows.h"
 
 #include <stddef.h>
-
-/* out = b + w in, (C, C) times (C,) */
-static void linear(int32_t channels, const float *w, const float *b, const float *in, float *out)
-{
-    for (int32_t j = 0; j < channels; j++) {
-        float sum = b[j];
-        for (int32_t i = 0; i < channels; i++) {
-            sum += *w++ * in[i];
-        }
-        out[j] = sum;
-    }
-}
 
 /* order becomes the indices of pi in ascending order, ties by lower index, NaN last. */
 static void sort_ascending(int32_t channels, const float *pi, uint16_t *order)
@@ -71,11 +60,12 @@ void pmeta_attention_output(const pmeta_attention_module *m, int32_t first, cons
 {
     const int32_t channels = m->channels;
     float *output = hidden + channels;
-    linear(channels, m->w1, m->b1, means, hidden);
+    const pmeta_gemm_shape square = {channels, channels};
+    pmeta_gemm_forward(&square, means, m->w1, m->b1, hidden);
     for (int32_t c = 0; c < channels; c++) {
         hidden[c] = (hidden[c] <= 0.0f) ? 0.0f : hidden[c];
     }
-    linear(channels, m->w2, m->b2, hidden, output);
+    pmeta_gemm_forward(&square, hidden, m->w2, m->b2, output);
     for (int32_t c = 0; c < channels; c++) {
         sum[c] = (first ? 0.0f : sum[c]) + output[c];
     }

@@ -1,30 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_group_norm.h"
 
+#include "pmeta_inline.h"
 #include "pmeta_math.h"
 #include "pmeta_numerics.h"
 #include "pmeta_rows.h"
 
 #include <stddef.h>
 
-/* 1 / standard deviation of the group x, whose mean is given. */
-static float reciprocal_deviation(const float *x, int32_t count, float mean, float epsilon)
-{
-    pmeta_lanes lanes = {{0}};
-    for (int32_t e = 0; e < count; e++) {
-        const float d = x[e] - mean;
-        lanes.lane[e % PMETA_LANES] += d * d;
-    }
-    const float variance = pmeta_lanes_total(&lanes) / (float)count;
-    return 1.0f / pmeta_sqrt(variance + epsilon);
-}
-
 void pmeta_group_norm_normalize(const pmeta_group_norm_shape *s, float *x, float *rstd)
 {
     const int32_t count = s->channels / s->groups * s->size;
     for (int32_t group = 0; group < s->groups; group++) {
         const float mean = pmeta_lane_sum(x, count) / (float)count;
-        const float scale = reciprocal_deviation(x, count, mean, s->epsilon);
+        const float variance = pmeta_lane_sum_of_squares(x, count, mean) / (float)count;
+        const float scale = 1.0f / pmeta_sqrt(variance + s->epsilon);
+        PMETA_UNROLL_SOME
         for (int32_t e = 0; e < count; e++) {
             x[e] = (x[e] - mean) * scale;
         }
@@ -39,8 +30,11 @@ void pmeta_group_norm_affine(const pmeta_group_norm_shape *s, const float *xhat,
                              float *z)
 {
     for (int32_t c = 0; c < s->channels; c++) {
+        const float factor = scale[c];
+        const float offset = shift[c];
+        PMETA_UNROLL_SOME
         for (int32_t p = 0; p < s->size; p++) {
-            z[p] = xhat[p] * scale[c] + shift[c];
+            z[p] = xhat[p] * factor + offset;
         }
         xhat += s->size;
         z += s->size;
@@ -70,6 +64,7 @@ void pmeta_group_norm_scale_gradient(const pmeta_group_norm_shape *s, const uint
         if (!skipped) {
             const float *row = pmeta_read_row(type, s->size, xhat, n, decoded);
             float d = 0.0f;
+            PMETA_UNROLL_SOME
             for (int32_t p = 0; p < s->size; p++) {
                 d += g[c * s->size + p] * row[p];
             }
@@ -84,20 +79,19 @@ void pmeta_group_norm_input_gradient(const pmeta_group_norm_shape *s, const floa
     const int32_t channels = s->channels / s->groups;
     const int32_t count = channels * s->size;
     for (int32_t group = 0; group < s->groups; group++) {
-        pmeta_lanes sum = {{0}};
-        pmeta_lanes product = {{0}};
-        int32_t e = 0;
         for (int32_t c = 0; c < channels; c++) {
-            for (int32_t p = 0; p < s->size; p++, e++) {
-                g[e] = g[e] * scale[c];
-                sum.lane[e % PMETA_LANES] += g[e];
-                product.lane[e % PMETA_LANES] += g[e] * xhat[e];
+            const float factor = scale[c];
+            PMETA_UNROLL_SOME
+            for (int32_t e = c * s->size; e < (c + 1) * s->size; e++) {
+                g[e] = g[e] * factor;
             }
         }
-        const float a = pmeta_lanes_total(&sum) / (float)count;
-        const float b = pmeta_lanes_total(&product) / (float)count;
-        for (e = 0; e < count; e++) {
-            gx[e] = ((g[e] - a) - xhat[e] * b) * rstd[group];
+        const float a = pmeta_lane_sum(g, count) / (float)count;
+        const float b = pmeta_lane_sum_of_products(g, xhat, count) / (float)count;
+        const float factor = rstd[group];
+        PMETA_UNROLL_SOME
+        for (int32_t e = 0; e < count; e++) {
+            gx[e] = ((g[e] - a) - xhat[e] * b) * factor;
         }
         g += count;
         gx += count;

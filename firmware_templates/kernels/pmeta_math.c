@@ -2,27 +2,66 @@
 #include "pmeta_math.h"
 
 #include "pmeta_bits.h"
+#include "pmeta_inline.h"
 #include "pmeta_numerics.h"
-
-float pmeta_lanes_total(const pmeta_lanes *lanes)
-{
-    const float *l = lanes->lane;
-    return ((l[0] + l[4]) + (l[2] + l[6])) + ((l[1] + l[5]) + (l[3] + l[7]));
-}
 
 float pmeta_lane_sum(const float *x, int32_t count)
 {
-    pmeta_lanes lanes = {{0}};
+    float lane[PMETA_LANES] = {0};
     int32_t e = 0;
     for (; e + PMETA_LANES <= count; e += PMETA_LANES) {
+        PMETA_UNROLL
         for (int32_t j = 0; j < PMETA_LANES; j++) {
-            lanes.lane[j] += x[e + j];
+            lane[j] += x[e + j];
         }
     }
-    for (int32_t j = 0; e < count; e++, j++) {
-        lanes.lane[j] += x[e];
+    PMETA_UNROLL
+    for (int32_t j = 0; j < PMETA_LANES - 1; j++) {
+        if (e + j < count) {
+            lane[j] += x[e + j];
+        }
     }
-    return pmeta_lanes_total(&lanes);
+    return pmeta_lanes_total(lane);
+}
+
+float pmeta_lane_sum_of_squares(const float *x, int32_t count, float mean)
+{
+    float lane[PMETA_LANES] = {0};
+    int32_t e = 0;
+    for (; e + PMETA_LANES <= count; e += PMETA_LANES) {
+        PMETA_UNROLL
+        for (int32_t j = 0; j < PMETA_LANES; j++) {
+            const float d = x[e + j] - mean;
+            lane[j] += d * d;
+        }
+    }
+    PMETA_UNROLL
+    for (int32_t j = 0; j < PMETA_LANES - 1; j++) {
+        if (e + j < count) {
+            const float d = x[e + j] - mean;
+            lane[j] += d * d;
+        }
+    }
+    return pmeta_lanes_total(lane);
+}
+
+float pmeta_lane_sum_of_products(const float *x, const float *y, int32_t count)
+{
+    float lane[PMETA_LANES] = {0};
+    int32_t e = 0;
+    for (; e + PMETA_LANES <= count; e += PMETA_LANES) {
+        PMETA_UNROLL
+        for (int32_t j = 0; j < PMETA_LANES; j++) {
+            lane[j] += x[e + j] * y[e + j];
+        }
+    }
+    PMETA_UNROLL
+    for (int32_t j = 0; j < PMETA_LANES - 1; j++) {
+        if (e + j < count) {
+            lane[j] += x[e + j] * y[e + j];
+        }
+    }
+    return pmeta_lanes_total(lane);
 }
 
 float pmeta_sqrt(float x)

@@ -7,13 +7,15 @@
 
 #define PMETA_LANES 8
 
-/* Running lane sum: add the elements of one memory order by turns into the lanes, then combine. */
-typedef struct pmeta_lanes {
-    float lane[PMETA_LANES];
-} pmeta_lanes;
+/* Combines the lanes of a lane sum: element e of the memory order was added to lane e % PMETA_LANES. */
+static inline float pmeta_lanes_total(const float *lane)
+{
+    return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
 
-float pmeta_lanes_total(const pmeta_lanes *lanes);
 float pmeta_lane_sum(const float *x, int32_t count);
+float pmeta_lane_sum_of_squares(const float *x, int32_t count, float mean); /* of (x - mean) */
+float pmeta_lane_sum_of_products(const float *x, const float *y, int32_t count);
 
 float pmeta_sqrt(float x);
 float pmeta_exp(float x);

@@ -2,6 +2,7 @@
 #include "pmeta_rows.h"
 
 #include "pmeta_bits.h"
+#include "pmeta_float16.h"
 #include "pmeta_numerics.h"
 
 #include <string.h>
@@ -33,17 +34,6 @@ static pmeta_float16 float16_of(float x)
         half = 0; /* at most half of the smallest subnormal, 2^-24 */
     }
     return (pmeta_float16)(sign | half);
-}
-
-static float float_of_float16(pmeta_float16 half)
-{
-    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16;
-    const uint32_t magnitude = half & 0x7fffu;
-    if (magnitude < 0x400u) {
-        return pmeta_float_from_bits(sign | pmeta_bits_from_float((float)magnitude * 0x1p-24f)); /* exact */
-    }
-    const uint32_t bits = magnitude << 13;
-    return pmeta_float_from_bits(sign | ((magnitude < 0x7c00u) ? bits + 0x38000000u : bits | 0x7f800000u));
 }
 
 static int32_t int8_row_bytes(int32_t size)
@@ -101,7 +91,7 @@ const float *pmeta_read_row(int32_t type, int32_t size, const void *rows, int32_
     if (type == PMETA_FLOAT16) {
         const pmeta_float16 *halves = (const pmeta_float16 *)rows + row * size;
         for (int32_t e = 0; e < size; e++) {
-            decoded[e] = float_of_float16(halves[e]);
+            decoded[e] = pmeta_float_of_float16(halves[e]);
         }
         return decoded;
     }
@@ -146,7 +136,8 @@ void pmeta_round_rows(int32_t type, int32_t count, int32_t size, float *x)
     for (int32_t row = 0; row < count; row++) {
         const float scale = (type == PMETA_INT8) ? int8_scale(size, x) : 0.0f;
         for (int32_t e = 0; e < size; e++) {
-            x[e] = (type == PMETA_INT8) ? (float)quotient(x[e], scale) * scale : float_of_float16(float16_of(x[e]));
+            x[e] =
+                (type == PMETA_INT8) ? (float)quotient(x[e], scale) * scale : pmeta_float_of_float16(float16_of(x[e]));
         }
         x += size;
     }

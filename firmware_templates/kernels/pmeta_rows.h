@@ -3,13 +3,14 @@
 #ifndef PMETA_ROWS_H
 #define PMETA_ROWS_H
 
+#include "pmeta_float16.h"
+
 #include <stdint.h>
 
 #define PMETA_FLOAT32 0
 #define PMETA_FLOAT16 1 /* IEEE binary16 */
 #define PMETA_INT8    2 /* a row is its float32 scale, then the bytes, filled up to a multiple of four */
 
-typedef uint16_t pmeta_float16; /* the bits */
 typedef int8_t pmeta_int8;
 
 /* A row of `size` elements. float32 is read where it lies, anything else is decoded into `decoded` (size). */

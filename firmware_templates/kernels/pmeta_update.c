@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "pmeta_update.h"
 
+#include "pmeta_inline.h"
 #include "pmeta_numerics.h"
 
 #include <stddef.h>
 
 void pmeta_clear(int32_t count, float *grad)
 {
+    PMETA_UNROLL_SOME
     for (int32_t e = 0; e < count; e++) {
         grad[e] = 0.0f;
     }
@@ -15,6 +17,7 @@ void pmeta_clear(int32_t count, float *grad)
 void pmeta_update(int32_t count, const float *w, const float *grad, float step_size, uint32_t samples, float *updated)
 {
     const float rate = step_size / (float)samples;
+    PMETA_UNROLL_SOME
     for (int32_t e = 0; e < count; e++) {
         updated[e] = w[e] - rate * grad[e];
     }

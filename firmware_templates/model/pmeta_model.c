@@ -77,12 +77,15 @@ static uint32_t get_u32(const uint8_t *bytes)
 
 uint32_t pmeta_crc32(uint32_t crc, const uint8_t *bytes, uint32_t count)
 {
+    static const uint32_t of_nibble[16] = {
+        0x00000000u, 0x1db71064u, 0x3b6e20c8u, 0x26d930acu, 0x76dc4190u, 0x6b6b51f4u, 0x4db26158u, 0x5005713cu,
+        0xedb88320u, 0xf00f9344u, 0xd6d6a3e8u, 0xcb61b38cu, 0x9b64c2b0u, 0x86d3d2d4u, 0xa00ae278u, 0xbdbdf21cu,
+    };
     crc = ~crc;
     for (uint32_t n = 0; n < count; n++) {
         crc ^= bytes[n];
-        for (int bit = 0; bit < 8; bit++) {
-            crc = (crc >> 1) ^ (0xedb88320u & (0u - (crc & 1u)));
-        }
+        crc = (crc >> 4) ^ of_nibble[crc & 15u];
+        crc = (crc >> 4) ^ of_nibble[crc & 15u];
     }
     return ~crc;
 }

@@ -275,7 +275,7 @@ def test_a_compiler_that_would_change_bits_is_refused(flags: list[str]) -> None:
     """Where the library is built without its own flags."""
     if "-mfma" in flags and not (platform.machine() == "x86_64" and "gcc" in compiler()):
         pytest.skip("for GCC on x86-64; clang keeps to a pragma")
-    kernel = firmware_templates() / "kernels" / "pmeta_conv.c"
+    kernel = firmware_templates() / "kernels" / "pmeta_gemm.c"
     command = [compiler(), *flags, "-O2", "-c", str(kernel), "-o", "/dev/null"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode != 0

@@ -100,9 +100,8 @@ def test_forward_of_an_encoded_sample(
     scale, offset = values(rng, channels), values(rng, channels)
     w, b = values(rng, filters, channels // groups, *window.kernel), values(rng, filters) if has_bias else None
     layer = node(filters, window, groups)
-    row, y = unwritten(size[1]), unwritten(*layer.output_shape(sample.shape))
-    shape = layer.shape_constants(sample.shape)
-    call("pmeta_conv_forward_uint8", shape, sample, scale, offset, row, w, b, y)
+    y = unwritten(*layer.output_shape(sample.shape))
+    call("pmeta_conv_forward_uint8", layer.shape_constants(sample.shape), sample, scale, offset, w, b, y)
     x = decode(sample, InputEncoding("uint8", tuple(map(float, scale)), tuple(map(float, offset))))
     assert_same(y, conv.forward(x, w, b, window, groups))
 
@@ -117,8 +116,8 @@ def test_forward_of_a_float16_map(
     x = to_float16(values(rng, channels, *size))
     w, b = values(rng, filters, channels // groups, *window.kernel), values(rng, filters) if has_bias else None
     layer = node(filters, window, groups)
-    row, y = unwritten(size[1]), unwritten(*layer.output_shape(x.shape))
-    call("pmeta_conv_forward_float16", layer.shape_constants(x.shape), stored_rows(x, "float16"), row, w, b, y)
+    y = unwritten(*layer.output_shape(x.shape))
+    call("pmeta_conv_forward_float16", layer.shape_constants(x.shape), stored_rows(x, "float16"), w, b, y)
     assert_same(y, conv.forward(x, w, b, window, groups))
 
 

@@ -46,8 +46,11 @@ def test_functions(kernel: str, simulated: Callable[..., npt.NDArray[np.float32]
 @examples
 @given(generators, st.one_of(st.integers(1, 40), st.integers(1, 1000)), flavours)
 def test_lane_sum(rng: np.random.Generator, count: int, flavour: str) -> None:
-    x = values(rng, count, flavour=flavour)
+    x, y, mean = (values(rng, n, flavour=flavour) for n in (count, count, 1))
+    d = x - mean
     assert_same(np.float32([call("pmeta_lane_sum", x, count)]), lane_sum(x[None]))
+    assert_same(np.float32([call("pmeta_lane_sum_of_squares", x, count, mean[0])]), lane_sum((d * d)[None]))
+    assert_same(np.float32([call("pmeta_lane_sum_of_products", x, y, count)]), lane_sum((x * y)[None]))
 
 
 @examples
