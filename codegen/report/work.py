@@ -35,6 +35,9 @@ def kernel_name(call: Call) -> str:
     return call.function.rpartition(" ")[2]
 
 
+# Sums that a core with a floating-point unit holds in registers: pmeta_inline.h.
+BLOCK, BLOCK_WIDTH, BLOCK_HEIGHT = 16, 8, 4
+
 _ROW_TYPES = ("PMETA_FLOAT32", "PMETA_FLOAT16", "PMETA_INT8")
 
 
@@ -97,55 +100,85 @@ def _inside(shape: Mapping[str, int], axis: str) -> int:
     return sum(0 <= output * stride + first < inputs for first in firsts for output in range(outputs))
 
 
-def _convolution(shape: Mapping[str, int], pairs: float) -> Work:
-    """Of so many pairs of an input and an output channel: MACs, rows of outputs, taps."""
+def _part(count: int, most: int) -> int:
+    """pmeta_part of pmeta_inline.h: the size of equal parts of at most `most`."""
+    return -(-count // -(-count // most))
+
+
+def _blocks(sums: int, width: int) -> int:
+    """Into how many blocks of sums in registers, `width` wide, a convolution divides that many rows of sums."""
+    return -(-sums // _part(sums, min(BLOCK_HEIGHT, BLOCK // _part(width, BLOCK_WIDTH))))
+
+
+def _convolution(shape: Mapping[str, int], sums: int, terms: int, width: int, stride: int) -> Work:
+    """Of so many channels (or filters) summed over, and rows of sums, both of a group: MACs; kernel rows of blocks, and
+    what these load."""
     rows = _inside(shape, "h")
-    taps = shape["kernel_h"] * shape["kernel_w"]
-    return {"mac": pairs * rows * _inside(shape, "w"), "row": pairs * rows * shape["kernel_w"], "tap": pairs * taps}
+    blocks = -(-width // BLOCK_WIDTH)
+    block_rows = shape["groups"] * _blocks(sums, width) * blocks * terms * rows
+    columns = _part(width, BLOCK_WIDTH) * stride + shape["kernel_w"]
+    height = -(-sums // _blocks(sums, width))
+    return {
+        "mac": shape["groups"] * sums * terms * rows * _inside(shape, "w"),
+        "block row": block_rows,
+        "load": block_rows * (columns + height * shape["kernel_w"]),
+    }
 
 
 def _conv_forward(a: _Arguments) -> Work:
     shape = a.shape
-    pairs = shape["filters"] * shape["channels"] // shape["groups"]
-    return {**_convolution(shape, pairs), "output": shape["filters"] * shape["out_h"] * shape["out_w"]}
-
-
-def _conv_forward_decoding(a: _Arguments) -> Work:
-    """Row by row of the input, each decoded before."""
-    shape = a.shape
-    pairs = shape["filters"] * shape["channels"] // shape["groups"]
-    work = _convolution(shape, pairs)
-    return {
-        "mac": work["mac"],
-        "row": work["row"],
-        "kernel row": pairs * shape["in_h"] * shape["kernel_h"],
-        "input": shape["channels"] * shape["in_h"] * shape["in_w"],
-        "output": shape["filters"] * shape["out_h"] * shape["out_w"],
-    }
-
-
-def _conv_weight_gradient(a: _Arguments) -> Work:
-    shape = a.shape
-    rows = shape["channels"] if a.kept is None else a.kept
-    work = _convolution(shape, a.share("bw") * shape["filters"] * rows / shape["groups"])
-    return {**work, **_read(a.types[0], rows * shape["in_h"] * shape["in_w"])}
+    filters, channels = shape["filters"] // shape["groups"], shape["channels"] // shape["groups"]
+    work = _convolution(shape, filters, channels, shape["out_w"], shape["stride_w"])
+    return {**work, "output": shape["filters"] * shape["out_h"] * shape["out_w"]}
 
 
 def _conv_input_gradient(a: _Arguments) -> Work:
     shape = a.shape
-    pairs = shape["filters"] * shape["channels"] // shape["groups"]
-    return {**_convolution(shape, pairs), "input": shape["channels"] * shape["in_h"] * shape["in_w"]}
+    filters, channels = shape["filters"] // shape["groups"], shape["channels"] // shape["groups"]
+    work = _convolution(shape, channels, filters, -(-shape["in_w"] // shape["stride_w"]), 1)
+    return {**work, "input": shape["channels"] * shape["in_h"] * shape["in_w"]}
 
 
-def _gemm(a: _Arguments) -> Work:
+def _conv_weight_gradient(a: _Arguments) -> Work:
+    """Blocks of some filters, channels and the taps of a kernel row visit every output."""
     shape = a.shape
-    return {"mac": shape["channels"] * shape["features"], "output": shape["features"]}
+    kept = shape["channels"] if a.kept is None else a.kept
+    rows, taps = _inside(shape, "h"), min(shape["kernel_w"], BLOCK_WIDTH)
+    channels = min(
+        shape["channels"] // shape["groups"], 1 if a.types[0] != "float32" or taps > 4 else 4 if taps == 1 else 2
+    )
+    filters = min(shape["filters"] // shape["groups"], BLOCK_HEIGHT, BLOCK // (taps * channels))
+    pairs = a.share("bw") * shape["filters"] * kept / shape["groups"]
+    visits = pairs / (filters * channels) * rows
+    return {
+        "mac": pairs * rows * _inside(shape, "w"),
+        "block row": visits,
+        "load": visits * shape["out_w"] * (filters + channels * (1 + taps / 4)),
+        "tap": pairs * shape["kernel_h"] * shape["kernel_w"],
+        **_read(a.types[0], kept * shape["in_h"] * shape["in_w"]),
+    }
+
+
+def _in_blocks(sums: int, terms: int, block: int) -> Work:
+    """MACs of the sums that fill blocks, and of the others; blocks."""
+    single = sums % block
+    return {"mac": (sums - single) * terms, "single mac": single * terms, "block": sums // block + single}
+
+
+def _gemm_forward(a: _Arguments) -> Work:
+    return _in_blocks(a.shape["features"], a.shape["channels"], BLOCK_HEIGHT)
+
+
+def _gemm_input_gradient(a: _Arguments) -> Work:
+    return _in_blocks(a.shape["channels"], a.shape["features"], BLOCK_WIDTH)
 
 
 def _gemm_weight_gradient(a: _Arguments) -> Work:
     shape = a.shape
     outputs = a.share("bw") * shape["features"]
-    return {"mac": (shape["channels"] if a.kept is None else a.kept) * outputs, "output": outputs}
+    whole = a.kept is None and a.share("bw") == 1.0
+    macs = (shape["channels"] if a.kept is None else a.kept) * outputs
+    return {"mac": macs if whole else 0, "chosen mac": 0 if whole else macs, "output": outputs}
 
 
 def _group_norm(a: _Arguments) -> Work:
@@ -169,6 +202,27 @@ def _pool(a: _Arguments) -> Work:
         "tap row": outputs * shape["kernel_h"],
         "output": outputs,
         "input": shape["channels"] * shape["in_h"] * shape["in_w"],
+    }
+
+
+def _max_pool(a: _Arguments) -> Work:
+    """Windows that reach beyond the input are looked at tap by tap."""
+    shape = a.shape
+    outputs = shape["channels"] * shape["out_h"] * shape["out_w"]
+    taps = outputs * shape["kernel_h"] * shape["kernel_w"]
+    reach = {axis: (shape[f"out_{axis}"] - 1) * shape[f"stride_{axis}"] + 1 for axis in "hw"}
+    ends = {axis: reach[axis] + (shape[f"kernel_{axis}"] - 1) * shape[f"dilation_{axis}"] for axis in "hw"}
+    inside = not (shape["pad_top"] or shape["pad_left"]) and all(ends[axis] <= shape[f"in_{axis}"] for axis in "hw")
+    tiles = inside and all(
+        shape[f"stride_{axis}"] == shape[f"kernel_{axis}"] and shape[f"dilation_{axis}"] == 1 for axis in "hw"
+    )
+    inputs = shape["channels"] * shape["in_h"] * shape["in_w"]
+    return {
+        "tap": taps if inside else 0,
+        "checked tap": 0 if inside else taps,
+        "output": outputs if tiles else 0,
+        "scattered output": 0 if tiles else outputs,
+        "cleared input": 0 if tiles else inputs,
     }
 
 
@@ -244,13 +298,13 @@ _WORK: dict[str, Callable[[_Arguments], Work]] = {
     "pmeta_concat_input_gradient": _elements(1),
     "pmeta_decode_uint8": _channels_and_size,
     "pmeta_conv_forward": _conv_forward,
-    "pmeta_conv_forward_float16": _conv_forward_decoding,
-    "pmeta_conv_forward_uint8": _conv_forward_decoding,
+    "pmeta_conv_forward_float16": _conv_forward,
+    "pmeta_conv_forward_uint8": _conv_forward,
     "pmeta_conv_weight_gradient": _conv_weight_gradient,
     "pmeta_conv_input_gradient": _conv_input_gradient,
-    "pmeta_gemm_forward": _gemm,
+    "pmeta_gemm_forward": _gemm_forward,
     "pmeta_gemm_weight_gradient": _gemm_weight_gradient,
-    "pmeta_gemm_input_gradient": _gemm,
+    "pmeta_gemm_input_gradient": _gemm_input_gradient,
     "pmeta_group_norm_normalize": _group_norm,
     "pmeta_group_norm_affine": _group_norm,
     "pmeta_group_norm_scale_gradient": _group_norm_scale_gradient,
@@ -281,8 +335,8 @@ _WORK: dict[str, Callable[[_Arguments], Work]] = {
     "pmeta_average_pool_input_gradient": _pool,
     "pmeta_global_average_pool_forward": _channels_and_size,
     "pmeta_global_average_pool_input_gradient": _channels_and_size,
-    "pmeta_max_pool_forward": _pool,
-    "pmeta_max_pool_input_gradient": _pool,
+    "pmeta_max_pool_forward": _max_pool,
+    "pmeta_max_pool_input_gradient": _max_pool,
     "pmeta_softmax_cross_entropy": _elements(0),
     "pmeta_mean_squared_error": _elements(0),
 }

@@ -5,7 +5,8 @@
 
 #include <stddef.h>
 
-#define PMETA_UINT8 3 /* beside the types of pmeta_rows.h: a sample as it travels */
+#define PMETA_UINT8        3  /* beside the types of pmeta_rows.h: a sample as it travels */
+#define PMETA_CONV_COLUMNS 24 /* of a row that a block reads, decoded */
 
 /* What a convolution reads: a map of some type. */
 typedef struct pmeta_conv_input {
@@ -32,6 +33,37 @@ PMETA_INLINE int32_t pmeta_conv_block_height(int32_t count, int32_t width)
     return pmeta_part(count, pmeta_min(PMETA_BLOCK_HEIGHT, PMETA_BLOCK / width));
 }
 
+/* Adds one kernel row, w, to the sums of a block; `index` is where its first column lies in the map, `column` in the
+ * row. What must be decoded is decoded once, unless the block is very wide. */
+PMETA_INLINE void pmeta_conv_forward_taps(const pmeta_conv_shape *s, const pmeta_conv_input *x, int32_t c,
+                                          int32_t index, int32_t filters, int32_t outputs, int32_t column, int clipped,
+                                          const float *w, int32_t weights, float sum[][PMETA_BLOCK_WIDTH])
+{
+    const int32_t span = (outputs - 1) * s->stride_w + (s->kernel_w - 1) * s->dilation_w + 1;
+    const int decoded = x->type != PMETA_FLOAT32 && span <= PMETA_CONV_COLUMNS;
+    float columns[PMETA_CONV_COLUMNS];
+    PMETA_UNROLL
+    for (int32_t q = 0; decoded && q < span; q++) {
+        if (!clipped || (column + q >= 0 && column + q < s->in_w)) {
+            columns[q] = pmeta_conv_read(x, c, index + q);
+        }
+    }
+    PMETA_UNROLL
+    for (int32_t j = 0; j < s->kernel_w; j++) {
+        PMETA_UNROLL
+        for (int32_t p = 0; p < outputs; p++) {
+            const int32_t q = p * s->stride_w + j * s->dilation_w;
+            if (!clipped || (column + q >= 0 && column + q < s->in_w)) {
+                const float value = decoded ? columns[q] : pmeta_conv_read(x, c, index + q);
+                PMETA_UNROLL
+                for (int32_t f = 0; f < filters; f++) {
+                    sum[f][p] += w[f * weights + j] * value;
+                }
+            }
+        }
+    }
+}
+
 /* A block: `filters` from the first of w, `outputs` from column ow of row oh on. The first and last blocks of a row can
  * meet taps outside the input, `clipped`. */
 PMETA_INLINE void pmeta_conv_forward_block(const pmeta_conv_shape *s, const pmeta_conv_input *x, int32_t first_channel,
@@ -56,20 +88,9 @@ PMETA_INLINE void pmeta_conv_forward_block(const pmeta_conv_shape *s, const pmet
     for (int32_t c = 0; c < channels; c++) {
         int32_t row = ((first_channel + c) * s->in_h + first_row + begin * s->dilation_h) * s->in_w;
         for (int32_t i = begin; i < end; i++) {
-            PMETA_UNROLL
-            for (int32_t j = 0; j < s->kernel_w; j++) {
-                PMETA_UNROLL
-                for (int32_t f = 0; f < filters; f++) {
-                    PMETA_UNROLL
-                    for (int32_t p = 0; p < outputs; p++) {
-                        const int32_t column = p * s->stride_w + j * s->dilation_w + first_column;
-                        if (!clipped || (column >= 0 && column < s->in_w)) {
-                            const float tap = w[f * channels * taps + c * taps + i * s->kernel_w + j];
-                            sum[f][p] += tap * pmeta_conv_read(x, first_channel + c, row + column);
-                        }
-                    }
-                }
-            }
+            pmeta_conv_forward_taps(s, x, first_channel + c, row + first_column, filters, outputs,
+                                    clipped ? first_column : 0, clipped, w + c * taps + i * s->kernel_w,
+                                    channels * taps, sum);
             row += s->dilation_h * s->in_w;
         }
     }

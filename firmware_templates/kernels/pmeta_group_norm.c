@@ -10,11 +10,13 @@
 
 void pmeta_group_norm_normalize(const pmeta_group_norm_shape *s, float *x, float *rstd)
 {
-    const int32_t count = s->channels / s->groups * s->size;
-    for (int32_t group = 0; group < s->groups; group++) {
+    const int32_t groups = s->groups; /* what is stored may overlap with the shape, as far as a compiler knows */
+    const int32_t count = s->channels / groups * s->size;
+    const float epsilon = s->epsilon;
+    for (int32_t group = 0; group < groups; group++) {
         const float mean = pmeta_lane_sum(x, count) / (float)count;
         const float variance = pmeta_lane_sum_of_squares(x, count, mean) / (float)count;
-        const float scale = 1.0f / pmeta_sqrt(variance + s->epsilon);
+        const float scale = 1.0f / pmeta_sqrt(variance + epsilon);
         PMETA_UNROLL_SOME
         for (int32_t e = 0; e < count; e++) {
             x[e] = (x[e] - mean) * scale;
@@ -29,15 +31,17 @@ void pmeta_group_norm_normalize(const pmeta_group_norm_shape *s, float *x, float
 void pmeta_group_norm_affine(const pmeta_group_norm_shape *s, const float *xhat, const float *scale, const float *shift,
                              float *z)
 {
-    for (int32_t c = 0; c < s->channels; c++) {
+    const int32_t channels = s->channels;
+    const int32_t size = s->size;
+    for (int32_t c = 0; c < channels; c++) {
         const float factor = scale[c];
         const float offset = shift[c];
         PMETA_UNROLL_SOME
-        for (int32_t p = 0; p < s->size; p++) {
+        for (int32_t p = 0; p < size; p++) {
             z[p] = xhat[p] * factor + offset;
         }
-        xhat += s->size;
-        z += s->size;
+        xhat += size;
+        z += size;
     }
 }
 
@@ -76,14 +80,17 @@ void pmeta_group_norm_scale_gradient(const pmeta_group_norm_shape *s, const uint
 void pmeta_group_norm_input_gradient(const pmeta_group_norm_shape *s, const float *xhat, const float *rstd,
                                      const float *scale, float *g, float *gx)
 {
-    const int32_t channels = s->channels / s->groups;
-    const int32_t count = channels * s->size;
-    for (int32_t group = 0; group < s->groups; group++) {
+    const int32_t groups = s->groups;
+    const int32_t channels = s->channels / groups;
+    const int32_t size = s->size;
+    const int32_t count = channels * size;
+    for (int32_t group = 0; group < groups; group++) {
         for (int32_t c = 0; c < channels; c++) {
             const float factor = scale[c];
+            float *of_channel = g + c * size;
             PMETA_UNROLL_SOME
-            for (int32_t e = c * s->size; e < (c + 1) * s->size; e++) {
-                g[e] = g[e] * factor;
+            for (int32_t p = 0; p < size; p++) {
+                of_channel[p] = of_channel[p] * factor;
             }
         }
         const float a = pmeta_lane_sum(g, count) / (float)count;

@@ -149,7 +149,9 @@ def windows(draw: st.DrawFn, pads_below_kernel: bool = False) -> tuple[Window, t
         pads = st.integers(0, kernel - 1 if pads_below_kernel else 3)
         before, after = draw(pads), draw(pads)
         smallest = max(dilation, dilation * (kernel - 1) + 1 - before - after)
-        sizes.append(smallest + draw(st.one_of(st.integers(0, 7), st.sampled_from([18, 27]))))  # more than a block or two
+        sizes.append(
+            smallest + draw(st.one_of(st.integers(0, 7), st.sampled_from([18, 27])))
+        )  # more than a block or two
         axes.append((kernel, stride, dilation, before, after))
     return Window(*zip(*axes, strict=True)), (sizes[0], sizes[1])
 
