@@ -41,9 +41,10 @@ PMETA_INLINE void pmeta_conv_forward_taps(const pmeta_conv_shape *s, const pmeta
 {
     const int32_t span = (outputs - 1) * s->stride_w + (s->kernel_w - 1) * s->dilation_w + 1;
     const int decoded = x->type != PMETA_FLOAT32 && span <= PMETA_CONV_COLUMNS;
+    const int32_t ahead = decoded ? span : 0;
     float columns[PMETA_CONV_COLUMNS];
     PMETA_UNROLL
-    for (int32_t q = 0; decoded && q < span; q++) {
+    for (int32_t q = 0; q < ahead; q++) {
         if (!clipped || (column + q >= 0 && column + q < s->in_w)) {
             columns[q] = pmeta_conv_read(x, c, index + q);
         }
