@@ -30,7 +30,7 @@ from tests.networks import random_network
 MODELS = {
     "small": lambda: random_4conv(7, width=4, steps=2, size=(1, 16, 16), groups=2),
     "4conv": lambda: random_4conv(7, width=8, steps=2, rho=(300, 300)),
-    "network 5": lambda: random_network(5),
+    "network 5": lambda: random_network(5),  # with step sizes per channel
     "network 3": lambda: random_network(3),
     "few bits": lambda: with_storage(random_4conv(9, width=8, steps=2), Storage("int8", "float16")),
     "micro-batches": lambda: with_batch(random_4conv(10, width=8, steps=2), 2),
