@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ class Changes:
 
     def share(self, tasks: slice) -> Changes:
         """Those of some of the tasks."""
-        return Changes(self.symmetry[tasks], self.shift[tasks], None if self.warp is None else self.warp[tasks])
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        return Changes(**{name: None if part is None else part[tasks] for name, part in parts.items()})
 
 
 class Augmentation:
@@ -48,7 +49,7 @@ class Augmentation:
         return Changes(
             symmetry=rng.integers(0, symmetries, shape[:2]),
             shift=rng.integers(-config.shift, config.shift + 1, (*shape, 2)),
-            warp=_warps(config, shape, rng) if config.angle or config.zoom or config.shear else None,
+            warp=_warps(config, shape, rng),
             negated=rng.random((*shape[:2], self._channels)) < 0.5 if config.negate_channels else None,
         )
 
@@ -73,15 +74,29 @@ class Augmentation:
 
 def _warps(
     config: AugmentationConfig, shape: tuple[int, int, int], rng: np.random.Generator
-) -> npt.NDArray[np.float32]:
-    """Turn · slant · size, each drawn evenly from its range."""
-    angle = np.deg2rad(rng.uniform(-config.angle, config.angle, shape))
-    slant = rng.uniform(-config.shear, config.shear, shape)
-    zoom = 1.0 / rng.uniform(1 - config.zoom, 1 + config.zoom, (*shape, 2))
+) -> npt.NDArray[np.float32] | None:
+    """Of each sample, in a class that is warped as a whole; None where nothing is."""
+    of_sample = (config.angle, config.zoom, config.shear)
+    of_class = (config.class_angle, config.class_zoom, config.class_shear)
+    if not any(of_sample + of_class):
+        return None
+    warp = _drawn_warps(of_sample, shape, rng)
+    if any(of_class):
+        warp = _drawn_warps(of_class, (*shape[:2], 1), rng) @ warp
+    return np.asarray(warp, np.float32)
+
+
+def _drawn_warps(
+    most: tuple[float, float, float], shape: tuple[int, int, int], rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Turn · slant · size, each drawn evenly from its range: (*shape, 2, 2). most: angle, zoom, shear."""
+    angle = np.deg2rad(rng.uniform(-most[0], most[0], shape))
+    slant = rng.uniform(-most[2], most[2], shape)
+    zoom = 1.0 / rng.uniform(1 - most[1], 1 + most[1], (*shape, 2))
     cosine, sine, zero, one = np.cos(angle), np.sin(angle), np.zeros(shape), np.ones(shape)
     turn = np.stack([cosine, -sine, sine, cosine], -1).reshape(*shape, 2, 2)
     shear = np.stack([one, slant, zero, one], -1).reshape(*shape, 2, 2)
-    return np.asarray(turn @ shear * zoom[..., None, :], np.float32)
+    return np.asarray(turn @ shear * zoom[..., None, :])
 
 
 def _warped(pictures: Tensor, warp: Tensor) -> Tensor:

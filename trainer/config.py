@@ -60,6 +60,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3  # Adam; falls to `final_learning_rate` along a cosine
     final_learning_rate: float = 1e-5
     alpha_learning_rate: float | None = None  # of the step sizes; None: learning_rate
+    weight_decay: float = 0.0  # of the network's weights and attention, beside Adam's step (AdamW)
     clip_norm: float = 10.0  # largest norm of the meta-gradient of the query loss; 0: no limit
     multi_step_iterations: int = 0  # iterations during which the losses after all steps count (MAML++)
     first_order_iterations: int = 0  # first-order iterations at the start (MAML++'s derivative-order annealing)
@@ -83,6 +84,9 @@ class AugmentationConfig:
     shear: float = 0.0  # largest slant of a sample: 0.1 moves a row by a tenth of its distance from the middle
     rotate_classes: bool = False  # a class turned by 90, 180 or 270 degrees is a new class
     flip_classes: bool = False  # a mirrored class is a new class
+    class_angle: float = 0.0  # a class turned, resized and slanted as a whole by up to so much is a new class
+    class_zoom: float = 0.0
+    class_shear: float = 0.0
     negate_channels: bool = False  # a class with the signs of some channels changed is a new class (255 − u)
 
 
@@ -189,12 +193,15 @@ def _check(config: Config, where: str) -> None:
             "between 0 and training.learning_rate")  # fmt: skip
     require("training.alpha_learning_rate", training.alpha_learning_rate is None
             or 0 < training.alpha_learning_rate < float("inf"), "positive")  # fmt: skip
+    require("training.weight_decay", 0 <= training.weight_decay * training.learning_rate < 1, "zero or positive")
     require("training.clip_norm", training.clip_norm >= 0, "zero or positive")
     require("training.batching", not (training.compile and training.batching == "vmap"), "loop with training.compile")
     require("training.convolution", training.convolution in ("auto", "direct", "matmul"), "auto, direct or matmul")
-    require("augmentation.angle", 0 <= config.augmentation.angle <= 180, "0 to 180 degrees")
-    require("augmentation.zoom", 0 <= config.augmentation.zoom <= 0.9, "0 to 0.9")
-    require("augmentation.shear", 0 <= config.augmentation.shear <= 1, "0 to 1")
+    for whose in ("", "class_"):
+        angle, zoom, shear = (getattr(config.augmentation, whose + what) for what in ("angle", "zoom", "shear"))
+        require(f"augmentation.{whose}angle", 0 <= angle <= 180, "0 to 180 degrees")
+        require(f"augmentation.{whose}zoom", 0 <= zoom <= 0.9, "0 to 0.9")
+        require(f"augmentation.{whose}shear", 0 <= shear <= 1, "0 to 1")
     require("input.scale", all(1e-6 <= abs(scale) <= 1e6 for scale in config.input.scale), "1e-6 to 1e6 in size")
     require("input.offset", all(abs(offset) <= 1e6 for offset in config.input.offset), "at most 1e6 in size")
     require("input.offset", len(config.input.offset) == len(config.input.scale), "as many numbers as 'input.scale'")

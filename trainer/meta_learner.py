@@ -62,7 +62,7 @@ class MetaLearner:
         self._leaves: list[Tensor] = tree_leaves(self.meta)
         for leaf in self._leaves:
             leaf.grad = torch.zeros_like(leaf)
-        self._optimizer = torch.optim.Adam(self._parameter_groups())
+        self._optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=0.0)
         may_learn = torch.tensor([self.inner.may_learn(layer) for layer in self.graph.layers], device=device)
         self._mask = may_learn[:, None].expand_as(self.meta["alpha"])
         self._zero = (self.meta["alpha"] == 0) & self._mask
@@ -95,7 +95,8 @@ class MetaLearner:
     def _parameter_groups(self) -> list[dict[str, Any]]:
         training = self.config.training
         body = tree_leaves({"weights": self.meta["weights"], "attention": self.meta["attention"]})
-        groups = [{"params": body, "lr": training.learning_rate, "base": training.learning_rate}]
+        rates = {"lr": training.learning_rate, "base": training.learning_rate}
+        groups: list[dict[str, Any]] = [{"params": body, **rates, "weight_decay": training.weight_decay}]
         step_sizes = tree_leaves(self.meta["channel_alpha"])
         if self.config.method.learn_alpha:
             step_sizes.append(self.meta["alpha"])

@@ -113,6 +113,30 @@ def test_warps_stay_in_their_range() -> None:
     assert turns is not None and 9 < np.rad2deg(np.arccos(turns[..., 0, 0])).max() <= 10
 
 
+def test_a_class_is_warped_as_a_whole() -> None:
+    limits = {"class_angle": 40.0, "class_zoom": 0.2, "class_shear": 0.3}
+    of_class = Augmentation(AugmentationConfig(**limits), (1, 6, 6), torch.device("cpu"))
+    warp = of_class.draw((20, 5, 10), np.random.default_rng(0)).warp
+    assert warp is not None and warp.shape == (20, 5, 10, 2, 2)
+    np.testing.assert_array_equal(warp, warp[:, :, :1].repeat(10, 2))
+    assert len(np.unique(warp[:, :, 0, 0, 0])) == 100
+    both = Augmentation(AugmentationConfig(**limits, angle=10.0), (1, 6, 6), torch.device("cpu"))
+    mixed = both.draw((20, 5, 10), np.random.default_rng(0)).warp
+    assert mixed is not None
+    apart = np.linalg.inv(mixed[:, :, :1]) @ mixed  # a sample's turn, less that of the first
+    np.testing.assert_allclose(np.linalg.det(apart), 1, rtol=1e-4)
+    assert 15 < np.rad2deg(np.arccos(apart[..., 0, 0].clip(-1, 1))).max() <= 20.1
+
+
+def test_a_share_of_the_tasks_keeps_all_their_changes() -> None:
+    source = data()
+    subject = sampler(source, shift=2, angle=10, class_angle=20, rotate_classes=True, negate_channels=True)
+    draw = subject.draw(0, 0, 6)
+    whole, part = subject.gather(draw), subject.gather(draw.share(slice(2, 5)))
+    for of_all, of_share in zip(whole.tensors(), part.tensors(), strict=True):
+        assert torch.equal(of_all[2:5], of_share)
+
+
 def transformed(image: np.ndarray, symmetry: int, shift: np.ndarray) -> np.ndarray:
     if symmetry >= 4:
         image = image[:, :, ::-1]
