@@ -40,19 +40,21 @@ SYMBOL TABLE:
 00000130 <__third>:
      130:\tLAST
 """
+# As objdump writes eight digits: nothing before them. What lies behind a function's code are constants.
 RISCV = """
 SYMBOL TABLE:
-00010110 g     F .text\t0000000c .hidden __mulsf3
-00010120 g     F .text\t0000000c .hidden __clzsi2
+20010110 g     F .text\t0000000c .hidden __mulsf3
+20010120 g     F .text\t00000002 .hidden __clzsi2
 
-00010110 <__mulsf3>:
-   10110:\tadd\tsp,sp,-32
-   10112:\tsw\tra,28(sp)
-   10114:\tjal\t10120 <__clzsi2>
-   10118:\tadd\tsp,sp,32
-   1011a:\tret
-00010120 <__clzsi2>:
-   10120:\tLAST
+20010110 <__mulsf3>:
+20010110:\tadd\tsp,sp,-32
+20010112:\tsw\tra,28(sp)
+20010114:\tjal\t20010120 <__clzsi2>
+20010118:\tadd\tsp,sp,32
+2001011a:\tret
+20010120 <__clzsi2>:
+20010120:\tLAST
+20010122:\tjal\t20010110 <__mulsf3>
 """
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from stack import INDIRECT, Function
 
-SYMBOL = re.compile(r"([0-9a-f]+) .{7} \.text\S*\t[0-9a-f]+ (?:\.hidden )?(\S+)$")
-INSTRUCTION = re.compile(r" +([0-9a-f]+):\t(\S+)(?:\t(.*))?$")
+SYMBOL = re.compile(r"([0-9a-f]+) .{7} \.text\S*\t([0-9a-f]+) (?:\.hidden )?(\S+)$")
+INSTRUCTION = re.compile(r" *([0-9a-f]+):\t(\S+)(?:\t(.*))?$")
 TARGET = re.compile(r"\b([0-9a-f]+) <")
 
 
@@ -34,6 +34,7 @@ class Block:
     """From one symbol to the next."""
 
     name: str
+    size: int = 0  # bytes of code; 0: to the next symbol
     instructions: list[Instruction] = field(default_factory=list)
 
 
@@ -69,9 +70,10 @@ class Code:
         instructions: list[tuple[int, Instruction]] = []
         for line in lines:
             if symbol := SYMBOL.match(line):
-                self._addresses[symbol[2]] = int(symbol[1], 16)
-                if not symbol[2].startswith("."):
-                    found.setdefault(int(symbol[1], 16), Block(symbol[2]))
+                start, size = int(symbol[1], 16), int(symbol[2], 16)
+                self._addresses[symbol[3]] = start
+                if not symbol[3].startswith("."):
+                    found.setdefault(start, Block(symbol[3])).size |= size
             elif instruction := INSTRUCTION.match(line):
                 mnemonic, operands = instruction[2], instruction[3] or ""
                 instructions.append((int(instruction[1], 16), Instruction(mnemonic.removesuffix(".w"), operands)))
@@ -79,7 +81,9 @@ class Code:
         self._blocks = [found[start] for start in self._starts]
         for address, code in instructions:
             if address >= self._starts[0]:
-                self._block(address).instructions.append(code)
+                start, block = self._at(address)
+                if not block.size or address < start + block.size:  # else constants behind the code
+                    block.instructions.append(code)
 
     def function(self, name: str) -> Function | None:
         """What the code of a function says; None where there is none, or it moves the stack pointer in another way."""
@@ -105,7 +109,12 @@ class Code:
         return Function("", frame, True, calls)
 
     def _block(self, address: int) -> Block:
-        return self._blocks[bisect_right(self._starts, address) - 1]
+        return self._at(address)[1]
+
+    def _at(self, address: int) -> tuple[int, Block]:
+        """The block that an address lies in, and where it starts."""
+        number = bisect_right(self._starts, address) - 1
+        return self._starts[number], self._blocks[number]
 
 
 def _jumps(code: Instruction) -> bool:
