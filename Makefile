@@ -12,7 +12,7 @@ export PLATFORMIO_SETTING_CHECK_PLATFORMIO_INTERVAL := 99999
 # Tests run side by side: one thread each.
 export OMP_NUM_THREADS := 1
 
-.PHONY: help demo test test-fast test-slow fuzz bench-plan bench-ram bench-instructions lint format clean setup-demo setup-dev
+.PHONY: help demo test test-fast test-slow fuzz bench bench-plan bench-ram bench-instructions lint format clean setup-demo setup-dev
 .DEFAULT_GOAL := help
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make test-fast  unit tests only"
 	@echo "make test-slow  the tests that take more than a minute each"
 	@echo "make fuzz       3,000 random networks, checked in every way there is"
+	@echo "make bench      instructions of every kernel on every emulated core, against the committed ones; time beside PyTorch"
 	@echo "make bench-plan RAM of networks that others publish figures for, beside theirs"
 	@echo "make bench-ram  predicted and linked RAM of 20 models on three boards, to the byte"
 	@echo "make bench-instructions  what kernels cost on the emulated cores, for the estimates of time"
@@ -51,6 +52,9 @@ test-slow: setup-dev
 
 fuzz: setup-dev
 	@$(PYTHON) -m tests.fuzz
+
+bench: setup-dev
+	@$(PYTHON) -m benchmarks.kernels
 
 bench-plan: setup-dev
 	@$(PYTHON) -m benchmarks.plan

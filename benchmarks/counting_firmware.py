@@ -104,33 +104,28 @@ def build(
 ) -> Path:
     """The program, in a folder of its own; `functions` are the kernels whose calls are counted."""
     machine = MACHINES[board.name]
-    compiler = f"{board.gnu_tools[0]}-gcc"
-    if shutil.which(compiler) is None or shutil.which(board.qemu[0]) is None:
-        raise BuildError("needs a cross compiler and an emulator", f"{compiler}, {board.qemu[0]}", "install both")
-    counted = {} if what == "whole" else _write_counted(plan, folder, functions)
-    sources = _write_library(plan, sample, folder)
-    includes = [folder, COUNTING, firmware_templates() / "link", *_write_board(machine, folder)]
+    if missing := [tool for tool in (compile_command(board)[0], board.qemu[0]) if shutil.which(tool) is None]:
+        raise BuildError("needs a cross compiler and an emulator", ", ".join(missing), "install both")
+    _write_library(plan, sample, folder)
+    parts = _write_board(machine, folder)
+    includes = (folder, COUNTING, firmware_templates() / "link", *parts)
     compile_ = [*compile_command(board), f"-DBOARD_STACK_BYTES={STACK_BYTES}", f"-D{machine.timer}"]
     compile_ += [f"-I{path}" for path in includes]
-    files = [COUNTING / "count.c", *(path for include in includes[3:] for path in sorted(include.glob("*.c")))]
+    files = [COUNTING / "count.c", *(path for part in parts for path in sorted(part.glob("*.c")))]
     link = ["-nostartfiles", "-nostdlib", "-Wl,-e,board_reset", "-Wl,--gc-sections"]
     link += [f"-Tsrc/boards/{board.linker_script}"]
     if what != "whole":
         compile_ += ["-DCOUNT_CALLS"]
+        _write_counted(folder, functions)
     if what == "soft float":
         compile_ += ["-DCOUNT_SOFT_FLOAT"]
         files += [COUNTING / "soft_float.c"]
         link += _write_operations(board, folder)
-    kernels = kernel_objects(board)
-    own = [name for name in sources if name not in kernels]
-    for name in own:
-        options = ["-include", counted[name]] if name in counted else []
+    for name in _own_sources(board, folder):
+        counted = "count_steps.h" if name == MODEL_SOURCE else "count_calls.h"
+        options = ["-include", counted] if what != "whole" and name.endswith(".c") else []
         subprocess.run([*compile_, *options, "-c", name, "-o", f"{name}.o"], cwd=folder, check=True)
-    objects = [
-        *map(str, files),
-        *(f"{name}.o" for name in own),
-        *(kernels[name] for name in sources if name in kernels),
-    ]
+    objects = map(str, [*files, *library_objects(board, folder)])
     subprocess.run([*compile_, *link, *objects, "-lgcc", "-o", "program.elf"], cwd=folder, check=True)
     return folder / "program.elf"
 
@@ -140,8 +135,19 @@ def compile_command(board: Board) -> list[str]:
     return [f"{board.gnu_tools[0]}-gcc", *COMPILE_FLAGS, *board.gcc_flags, "-ffreestanding", "-fno-ipa-icf"]
 
 
+def library_objects(board: Board, folder: Path) -> list[Path]:
+    """The object files of the library that `build` has built in `folder`."""
+    kernels = (path for name, path in kernel_objects(board).items() if (folder / name).exists())
+    return [*(folder / f"{name}.o" for name in _own_sources(board, folder)), *kernels]
+
+
+def _own_sources(board: Board, folder: Path) -> list[str]:
+    """What is to be compiled of the library in `folder`, but for the kernels."""
+    return sorted(path.name for path in folder.glob("*.[cS]") if path.name not in kernel_objects(board))
+
+
 @cache
-def kernel_objects(board: Board) -> dict[str, str]:
+def kernel_objects(board: Board) -> dict[str, Path]:
     """The kernels, which are the same for every model, compiled once: object file by source."""
     folder = Path(tempfile.mkdtemp(prefix="pmeta-kernels-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -150,7 +156,7 @@ def kernel_objects(board: Board) -> dict[str, str]:
         (folder / Path(path).name).write_text(text, encoding="utf-8")
     names = [name for name in texts if name.endswith(".c")]
     subprocess.run([*compile_command(board), "-I.", "-c", *names], cwd=folder, check=True)
-    return {name: str((folder / name).with_suffix(".o")) for name in names}
+    return {name: (folder / name).with_suffix(".o") for name in names}
 
 
 def run(program: Path, board: Board, count: int, what: What) -> list[float]:
@@ -188,8 +194,8 @@ def _words(program: Path, machine: Machine, count: int) -> tuple[int, ...]:
     return struct.unpack(f"<{count}I", sent)
 
 
-def _write_library(plan: Plan, sample: Sample, folder: Path) -> list[str]:
-    """The library and its sample; returns what is to be compiled."""
+def _write_library(plan: Plan, sample: Sample, folder: Path) -> None:
+    """The library and its sample."""
     folder.mkdir(parents=True, exist_ok=True)
     sources = library_sources(plan, TITLE)
     for name, content in sources.items():
@@ -204,19 +210,14 @@ def _write_library(plan: Plan, sample: Sample, folder: Path) -> list[str]:
     else:
         text += "#define TARGET 0u\n"
     (folder / "sample.h").write_text(text, encoding="utf-8")
-    return [name for name in sources if name.endswith((".c", ".S"))]
 
 
-def _write_counted(plan: Plan, folder: Path, functions: Set[str]) -> dict[str, str]:
-    """Macros that count the calls of `functions`; by generated source, the header with those that it needs."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _write_counted(folder: Path, functions: Set[str]) -> None:
+    """Macros that count the calls of `functions` where the generated sources make them."""
     for header, counted in (("count_steps.h", PER_STEP), ("count_calls.h", functions - PER_STEP)):
         lines = [f'#include "{name}"' for name in ("count.h", *headers_of(counted))]
         lines += ["#include <string.h>", *(_macro(function) for function in sorted(counted))]
         (folder / header).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    kernels = files_in("kernels", (".c",))
-    generated = [name for name in library_sources(plan, TITLE) if name.endswith(".c") and name not in kernels]
-    return {name: "count_steps.h" if name == MODEL_SOURCE else "count_calls.h" for name in generated}
 
 
 def _macro(function: str) -> str:

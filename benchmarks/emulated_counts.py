@@ -75,7 +75,11 @@ def build_calls(
 
 def count_whole(plan: Plan, sample: Sample, board: Board, folder: Path) -> WholeCounts:
     """One sample in each step, the steps' ends, and one prediction, uninterrupted."""
-    program = build(plan, sample, board, folder, "whole")
+    return run_whole(build(plan, sample, board, folder, "whole"), plan, board)
+
+
+def run_whole(program: Path, plan: Plan, board: Board) -> WholeCounts:
+    """The same of a program that is built."""
     _, *counts = run(program, board, 2 * len(plan.program_of_step) + 2, "whole")
     return WholeCounts(tuple(counts[:-1:2]), tuple(counts[1:-1:2]), counts[-1])
 

@@ -20,12 +20,12 @@ static void send(uint32_t word)
 #if defined(COUNT_SOFT_FLOAT)
 #include "soft_float.h"
 
-void count_start(void)
+__attribute__((noinline)) void count_start(void)
 {
     soft_float_start();
 }
 
-void count_stop(void)
+__attribute__((noinline)) void count_stop(void)
 {
     const soft_float_counts counts = soft_float;
     send(counts.calls);
@@ -39,12 +39,12 @@ static void do_nothing(void)
 #else
 static uint32_t started;
 
-void count_start(void)
+__attribute__((noinline)) void count_start(void)
 {
     started = timer_now();
 }
 
-void count_stop(void)
+__attribute__((noinline)) void count_stop(void)
 {
     send(timer_now() - started);
 }
@@ -71,6 +71,14 @@ float count_stop_float(float value)
     } while (0)
 #endif
 
+/* A function of its own: a trace of the program ends here. */
+__attribute__((noinline, noreturn)) static void counted_all(void)
+{
+    for (;;) {
+        __asm__ volatile("");
+    }
+}
+
 int main(void)
 {
     float logits[PMETA_WAYS];
@@ -90,6 +98,5 @@ int main(void)
     }
     WHOLE((pmeta_predict(sample, logits), 0));
     send(0xFFFFFFFFu); /* no count: the end */
-    for (;;) {
-    }
+    counted_all();
 }

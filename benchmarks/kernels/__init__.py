@@ -1,0 +1,1 @@
+"""What the kernels cost: instructions on every emulated core, time on this computer. `python -m benchmarks.kernels`."""

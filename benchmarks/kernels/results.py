@@ -1,0 +1,114 @@
+"""The committed results: a CSV file with what was counted, and whether new counts have grown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from benchmarks.counting_firmware import versions
+from pmeta.codegen.boards import Board
+from pmeta.codegen.errors import ConfigError
+
+FILE = Path(__file__).with_name("counts.csv")
+COMMAND = "python -m benchmarks.kernels --write"
+GROWTH = 0.02  # what a count may grow by
+OTHER_COMPILER_GROWTH = 0.25  # where another compiler, or another version, counts than the file's
+SLACK = 8  # instructions or bytes that never matter: a timer's ticks are no whole instructions
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line. `amount` is of `unit`s of work, whose cost is compared between shapes: nominal MACs, elements, ..."""
+
+    core: str
+    case: str
+    operation: str
+    amount: int
+    unit: str
+    instructions: int | None = None
+    cycles: int | None = None  # estimated
+    soft_float: int | None = None  # of the instructions, those in the compiler's soft-float operations
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What a row is found by."""
+        return self.core, self.case, self.operation
+
+    @property
+    def count(self) -> int:
+        """What must not grow: instructions; bytes, where the row is about them."""
+        return self.amount if self.instructions is None else self.instructions
+
+
+@dataclass(frozen=True)
+class Results:
+    """All rows, and how they came about."""
+
+    rows: tuple[Row, ...]
+    provenance: Mapping[str, str] = field(default_factory=dict)
+
+    def with_cores_of(self, other: Results) -> Results:
+        """Rows of cores that were not measured now, from earlier results."""
+        measured = {row.core for row in self.rows}
+        return Results((*self.rows, *(row for row in other.rows if row.core not in measured)), self.provenance)
+
+
+def provenance(boards: Iterable[Board]) -> dict[str, str]:
+    """What the head of the file says."""
+    return {"command": COMMAND, **versions(boards), "commit": _commit()}
+
+
+def _commit() -> str:
+    """Of the sources measured; "-dirty" where they have changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, cwd=FILE.parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def write(results: Results, path: Path = FILE) -> None:
+    """Replace the file."""
+    text = io.StringIO()
+    text.writelines(f"# {name}: {value}\n" for name, value in results.provenance.items())
+    writer = csv.writer(text, lineterminator="\n")
+    names = [column.name for column in fields(Row)]
+    writer.writerow(names)
+    writer.writerows(["" if (v := getattr(row, name)) is None else v for name in names] for row in results.rows)
+    path.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read(path: Path = FILE) -> Results:
+    """The file's contents; raises ConfigError where there is none, or it is damaged."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        head = [line.removeprefix("# ").partition(": ") for line in lines if line.startswith("#")]
+        rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+        return Results(tuple(map(_row, rows)), {name: value for name, _, value in head})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"cannot be read ({error})", str(path), f"run: {COMMAND}") from error
+
+
+def _row(cells: Mapping[str, str]) -> Row:
+    optional = {name: int(cells[name]) if cells[name] else None for name in ("instructions", "cycles", "soft_float")}
+    return Row(cells["core"], cells["case"], cells["operation"], int(cells["amount"]), cells["unit"], **optional)
+
+
+def grown(old: Results, new: Results) -> list[str]:
+    """One line for each count that has grown by more than it may."""
+    return list(_grown({row.key: row for row in old.rows}, new.rows, _limit(old, new)))
+
+
+def _limit(old: Results, new: Results) -> float:
+    same = old.provenance.get("compiler") == new.provenance.get("compiler")
+    return GROWTH if same else OTHER_COMPILER_GROWTH
+
+
+def _grown(old: Mapping[tuple[str, str, str], Row], new: Sequence[Row], limit: float) -> Iterator[str]:
+    for row in new:
+        before = old.get(row.key)
+        if before is not None and row.count > before.count * (1 + limit) + SLACK:
+            change = row.count / before.count - 1
+            yield f"{', '.join(row.key)}: {before.count:,} → {row.count:,} ({change:+.1%}, at most {limit:+.0%})"
