@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from rich.progress import Progress
 
 from benchmarks.kernels.cases import Case, cases
 from benchmarks.kernels.measure import CORES, measure
-from benchmarks.kernels.results import FILE, Results, Row, grown, provenance, read, write
+from benchmarks.kernels.results import FILE, Results, Row, current_commit, grown, provenance, read, write
 from benchmarks.kernels.tables import tables
 from pmeta.codegen import cli_errors
 from pmeta.codegen.boards import Board
@@ -38,11 +39,9 @@ def main(
     """Measure and print; compare with the committed counts, or renew them."""
     console = Console(width=160)
     chosen, boards = [one for one in cases() if case in one.name], _boards(core or [], console)
-    if renew and case:
-        raise ConfigError("would lose the other cases", "--write --case", "write all cases")
     if not chosen or not boards:
         raise ConfigError("nothing to measure", "--case" if boards else "--core", f"run: {COMMAND} --help")
-    before = read() if FILE.exists() else None
+    before, known = read() if FILE.exists() else Results(()), {one.name for one in cases()}
     results = Results(tuple(_measured(chosen, boards)), provenance(boards))
     for table in tables(results, before):
         console.print(table)
@@ -51,9 +50,9 @@ def main(
 
         console.print(native_table())
     if renew:
-        write(results.with_cores_of(before) if before else results)
+        write(results.with_rest_of(Results(tuple(row for row in before.rows if row.case in known))))
         return
-    problems = grown(before or Results(()), results)
+    problems = grown(before, results)
     for line in problems:
         console.print(f"[red]grown[/] {line}", soft_wrap=True)
     raise typer.Exit(1 if problems else 0)
@@ -77,12 +76,13 @@ def _boards(cores: Sequence[str], console: Console) -> list[Board]:
 
 
 def _measured(chosen: Sequence[Case], boards: Sequence[Board]) -> list[Row]:
-    rows: list[Row] = []
+    rows, commit = list[Row](), current_commit()
     with Progress(console=Console(stderr=True), transient=True) as progress, tempfile.TemporaryDirectory() as folder:
         bar = progress.add_task("counting", total=len(chosen) * len(boards))
         for board in boards:
             for number, one in enumerate(chosen):
-                rows += measure(one, board, Path(folder) / f"{number}-{board.name}")
+                found = measure(one, board, Path(folder) / f"{number}-{board.name}")
+                rows += (replace(row, commit=commit) for row in found)
                 progress.advance(bar)
     return rows
 

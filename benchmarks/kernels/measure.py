@@ -24,24 +24,25 @@ from tests.models import random_samples
 
 CORES = (MPS2_AN386, MPS2_AN500, MPS3_AN547, MPS2_AN385, VIRT_RV32)  # a board per core, with room for every case
 HAS_CYCLES = "Cortex-M4F"  # the core that `cycles` has a model of
+OF_NETWORK = ("pmeta_crc32", "pmeta_clear", "pmeta_update")  # of the sample, or of every tensor that learns
 ROOTS = ("pmeta_reset", "pmeta_adapt_sample", "pmeta_end_step", "pmeta_predict")  # what code is counted of
 
 
-def measure(case: Case, board: Board, folder: Path) -> list[Row]:
-    """The rows of one case on one board's core."""
+def measure(case: Case, board: Board, folder: Path, estimates: bool = True) -> list[Row]:
+    """The rows of one case on one board's core; without `estimates` only what is compared with earlier results."""
     plan = divided(case.plan, [board])
-    return list((_whole if case.whole else _calls)(case, plan, board, folder))
+    return list((_whole if case.whole else _calls)(case, plan, board, folder, estimates))
 
 
-def _calls(case: Case, plan: Plan, board: Board, folder: Path) -> Iterator[Row]:
+def _calls(case: Case, plan: Plan, board: Board, folder: Path, estimates: bool) -> Iterator[Row]:
     sample = random_samples(plan.model, 0, 1)[0][0]
     program, calls = build_calls(plan, sample, board, folder / "calls")
     counts = _by_operation(case, calls, run(program, board, len(calls), "calls"))
     cycles, floors = dict[str, float](), dict[str, float]()
-    if board.core == HAS_CYCLES:
-        estimates = estimate_cycles(program, board, len(calls))
-        cycles = _by_operation(case, calls, [estimate.cycles for estimate in estimates])
-    if not board.fpu:
+    if estimates and board.core == HAS_CYCLES:
+        traced = estimate_cycles(program, board, len(calls))
+        cycles = _by_operation(case, calls, [one.cycles for one in traced])
+    if estimates and not board.fpu:
         counted = count_calls(plan, sample, board, folder / "floats", "soft float")
         floors = _by_operation(case, calls, [one.instructions for one in counted])
     amounts = _by_operation(case, calls, [_amount(plan, call) for call in calls])
@@ -70,14 +71,12 @@ def _by_operation(case: Case, calls: Sequence[KernelCall], values: Sequence[floa
 
 
 def _is_reported(case: Case, call: KernelCall) -> bool:
-    """Accumulators and updates are per tensor, the checksum is of the sample: they belong to the network."""
-    of_network = call.kernel in ("pmeta_clear", "pmeta_update", "pmeta_crc32")
-    return "" in case.layers if of_network else call.step == 1 and call.layer in case.layers
+    return "" in case.layers if call.kernel in OF_NETWORK else call.step == 1 and call.layer in case.layers
 
 
 def _operation(case: Case, call: KernelCall) -> str:
     kernel = call.kernel.removeprefix("pmeta_")
-    return f"{call.layer} {kernel}" if len(case.layers) > 1 and call.layer in case.layers and call.layer else kernel
+    return kernel if call.kernel in OF_NETWORK or len(case.layers) == 1 else f"{call.layer} {kernel}"
 
 
 def _amount(plan: Plan, call: KernelCall) -> float:
@@ -99,19 +98,19 @@ def _weighted(plan: Plan, call: KernelCall) -> Conv | Gemm | None:
     return next(n for n in plan.graph.nodes if n.name == call.layer and isinstance(n, Conv | Gemm))
 
 
-def _whole(case: Case, plan: Plan, board: Board, folder: Path) -> Iterator[Row]:
+def _whole(case: Case, plan: Plan, board: Board, folder: Path, estimates: bool) -> Iterator[Row]:
     sample = random_samples(plan.model, 0, 1)[0][0]
     program = build(plan, sample, board, folder, "whole")
     whole = run_whole(program, plan, board)
-    estimates: list[Estimate] | None = None
-    if board.core == HAS_CYCLES:
-        estimates = estimate_cycles(program, board, 2 * len(whole.samples) + 2)[1:]
+    traced = list[Estimate]()
+    if estimates and board.core == HAS_CYCLES:
+        _, *traced = estimate_cycles(program, board, 2 * len(whole.samples) + 2)
     for step, (first, end) in enumerate(zip(whole.samples, whole.ends, strict=True), start=1):
-        cycles = sum(one.cycles for one in estimates[2 * step - 2 : 2 * step]) if estimates else None
+        cycles = sum(one.cycles for one in traced[2 * step - 2 : 2 * step]) or None
         macs = program_macs(plan, plan.program(step))
         name = f"step {step}, one sample"
         yield Row(board.core, case.name, name, macs, "MAC", instructions=round(first + end), cycles=cycles)
-    macs, cycles = program_macs(plan, plan.predict), estimates[-1].cycles if estimates else None
+    macs, cycles = program_macs(plan, plan.predict), traced[-1].cycles if traced else None
     yield Row(board.core, case.name, "prediction", macs, "MAC", instructions=round(whole.prediction), cycles=cycles)
     size = code_bytes(library_objects(board, folder), board, folder / "library.o")
     yield Row(board.core, case.name, "code", size, "byte")

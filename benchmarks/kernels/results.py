@@ -16,7 +16,7 @@ from pmeta.codegen.errors import ConfigError
 FILE = Path(__file__).with_name("counts.csv")
 COMMAND = "python -m benchmarks.kernels --write"
 GROWTH = 0.02  # what a count may grow by
-OTHER_COMPILER_GROWTH = 0.25  # where another compiler, or another version, counts than the file's
+OTHER_COMPILER_GROWTH = 0.25  # where the compiler is another one than the file's, or another version
 SLACK = 8  # instructions or bytes that never matter: a timer's ticks are no whole instructions
 
 
@@ -32,11 +32,17 @@ class Row:
     instructions: int | None = None
     cycles: int | None = None  # estimated
     soft_float: int | None = None  # of the instructions, those in the compiler's soft-float operations
+    commit: str = ""  # of the sources that were measured
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What a row is found by."""
         return self.core, self.case, self.operation
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """What is measured at once."""
+        return self.core, self.case
 
     @property
     def count(self) -> int:
@@ -51,19 +57,21 @@ class Results:
     rows: tuple[Row, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
 
-    def with_cores_of(self, other: Results) -> Results:
-        """Rows of cores that were not measured now, from earlier results."""
-        measured = {row.core for row in self.rows}
-        return Results((*self.rows, *(row for row in other.rows if row.core not in measured)), self.provenance)
+    def with_rest_of(self, earlier: Results) -> Results:
+        """With the rows of cases, by core, that were measured earlier, but not now; in the order of earlier results."""
+        measured = {row.group for row in self.rows}
+        rest = (row for row in earlier.rows if row.group not in measured)
+        order = list(dict.fromkeys(row.group for row in (*earlier.rows, *self.rows)))
+        return Results(tuple(sorted((*self.rows, *rest), key=lambda row: order.index(row.group))), self.provenance)
 
 
 def provenance(boards: Iterable[Board]) -> dict[str, str]:
     """What the head of the file says."""
-    return {"command": COMMAND, **versions(boards), "commit": _commit()}
+    return {"command": COMMAND, **versions(boards)}
 
 
-def _commit() -> str:
-    """Of the sources measured; "-dirty" where they have changed since."""
+def current_commit() -> str:
+    """Of the sources; "-dirty" where they have changed since."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     done = subprocess.run(command, cwd=FILE.parent, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
@@ -93,7 +101,8 @@ def read(path: Path = FILE) -> Results:
 
 def _row(cells: Mapping[str, str]) -> Row:
     optional = {name: int(cells[name]) if cells[name] else None for name in ("instructions", "cycles", "soft_float")}
-    return Row(cells["core"], cells["case"], cells["operation"], int(cells["amount"]), cells["unit"], **optional)
+    names = {name: cells[name] for name in ("core", "case", "operation", "unit", "commit")}
+    return Row(**names, amount=int(cells["amount"]), **optional)
 
 
 def grown(old: Results, new: Results) -> list[str]:
@@ -102,8 +111,8 @@ def grown(old: Results, new: Results) -> list[str]:
 
 
 def _limit(old: Results, new: Results) -> float:
-    same = old.provenance.get("compiler") == new.provenance.get("compiler")
-    return GROWTH if same else OTHER_COMPILER_GROWTH
+    known, now = (set(results.provenance.get("compiler", "").split("; ")) for results in (old, new))
+    return GROWTH if now <= known else OTHER_COMPILER_GROWTH
 
 
 def _grown(old: Mapping[tuple[str, str, str], Row], new: Sequence[Row], limit: float) -> Iterator[str]:

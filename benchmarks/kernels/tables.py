@@ -12,9 +12,9 @@ from benchmarks.kernels.results import Results, Row
 HEADINGS = ("amount", "", "instructions", "per unit", "before", "est. cycles", "per unit", "× soft float")
 
 
-def tables(results: Results, before: Results | None) -> Iterator[Table]:
-    """`before` adds how counts have changed."""
-    old = {row.key: row for row in before.rows} if before else {}
+def tables(results: Results, before: Results) -> Iterator[Table]:
+    """`before` tells how counts have changed."""
+    old = {row.key: row for row in before.rows}
     for core, rows in groupby(results.rows, key=lambda row: row.core):
         table = Table("case", "operation", title=core, title_justify="left")
         for heading in HEADINGS:
