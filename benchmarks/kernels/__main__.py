@@ -41,7 +41,7 @@ def main(
     chosen, boards = [one for one in cases() if case in one.name], _boards(core or [], console)
     if not chosen or not boards:
         raise ConfigError("nothing to measure", "--case" if boards else "--core", f"run: {COMMAND} --help")
-    before, known = read() if FILE.exists() else Results(()), {one.name for one in cases()}
+    before = read() if FILE.exists() else Results(())
     results = Results(tuple(_measured(chosen, boards)), provenance(boards))
     for table in tables(results, before):
         console.print(table)
@@ -50,7 +50,7 @@ def main(
 
         console.print(native_table())
     if renew:
-        write(results.with_rest_of(Results(tuple(row for row in before.rows if row.case in known))))
+        write(results.with_rest_of(before, [(board.core, one.name) for board in CORES for one in cases()]))
         return
     problems = grown(before, results)
     for line in problems:

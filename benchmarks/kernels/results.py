@@ -57,11 +57,10 @@ class Results:
     rows: tuple[Row, ...]
     provenance: Mapping[str, str] = field(default_factory=dict)
 
-    def with_rest_of(self, earlier: Results) -> Results:
-        """With the rows of cases, by core, that were measured earlier, but not now; in the order of earlier results."""
+    def with_rest_of(self, earlier: Results, order: Sequence[tuple[str, str]]) -> Results:
+        """In order of (core, case), what was measured now, else earlier; without what is not in `order`."""
         measured = {row.group for row in self.rows}
-        rest = (row for row in earlier.rows if row.group not in measured)
-        order = list(dict.fromkeys(row.group for row in (*earlier.rows, *self.rows)))
+        rest = (row for row in earlier.rows if row.group not in measured and row.group in order)
         return Results(tuple(sorted((*self.rows, *rest), key=lambda row: order.index(row.group))), self.provenance)
 
 

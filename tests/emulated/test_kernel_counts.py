@@ -40,10 +40,10 @@ def test_no_count_has_grown(board: Board, case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.emulated
 def test_the_trace_that_cycles_are_estimated_from_has_the_instructions_that_the_timer_counts(tmp_path: Path) -> None:
-    """Of every call; a timer's tick is 0.6 instructions."""
+    """Of every call; a timer's tick is 0.6 instructions, and with the loss it counts how that is handed back."""
     plan = BY_NAME[SMALL].plan
     program, calls = build_calls(plan, random_samples(plan.model, 0, 1)[0][0], MPS2_AN386, tmp_path)
     counted = run(program, MPS2_AN386, len(calls), "calls")
     traced = estimate_cycles(program, MPS2_AN386, len(calls))
-    assert [one.instructions for one in traced] == pytest.approx(counted, abs=2, rel=0)
+    assert [one.instructions for one in traced] == pytest.approx(counted, abs=5, rel=0)
     assert all(one.cycles > one.instructions for one in traced)

@@ -67,10 +67,11 @@ def test_the_file_keeps_everything(tmp_path: Path) -> None:
 
 
 def test_what_was_not_measured_stays() -> None:
-    """By core and case; a case's rows that are no more are gone."""
-    other, another = replace(ROW, core="Cortex-M3"), replace(ROW, case="fc")
-    merged = Results((replace(ROW, instructions=1),), GCC).with_rest_of(Results((another, ROW, CODE, other)))
-    assert merged == Results((another, replace(ROW, instructions=1), other), GCC)
+    """By core and case; a case's rows that are no more are gone, and so are cases that are no more."""
+    other, another, gone = replace(ROW, core="Cortex-M3"), replace(ROW, case="fc"), replace(ROW, case="gone")
+    now, earlier = replace(ROW, instructions=1), Results((gone, another, ROW, CODE, other))
+    merged = Results((now,), GCC).with_rest_of(earlier, [one.group for one in (ROW, another, other)])
+    assert merged == Results((now, another, other), GCC)
 
 
 @pytest.mark.parametrize("text", [None, "core,case\nx,y\n", "core,case,operation,amount,unit\nx,y,z,many,MAC\n"])
