@@ -13,6 +13,7 @@ from benchmarks.counting_firmware import versions
 from pmeta.codegen.boards import Board
 from pmeta.codegen.errors import ConfigError
 
+ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("counts.csv")
 COMMAND = "python -m benchmarks.kernels --write"
 GROWTH = 0.02  # what a count may grow by
@@ -70,10 +71,19 @@ def provenance(boards: Iterable[Board]) -> dict[str, str]:
 
 
 def current_commit() -> str:
-    """Of the sources; "-dirty" where they have changed since."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    done = subprocess.run(command, cwd=FILE.parent, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    """Of the sources that are measured; "-dirty" where they have changed since."""
+    sources = ("codegen", "firmware_templates", "benchmarks", f":!{FILE.relative_to(ROOT).as_posix()}")
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--", *sources)
+    return f"{head}{'-dirty' * bool(changed)}" if head else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git says about this checkout; nothing where there is no git, or no checkout."""
+    try:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def write(results: Results, path: Path = FILE) -> None:
