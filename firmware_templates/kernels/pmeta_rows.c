@@ -70,7 +70,7 @@ static void write_int8(int32_t size, const float *values, void *row)
 {
     const float scale = int8_scale(size, values);
     pmeta_int8 *quotients = (pmeta_int8 *)row + sizeof scale;
-    memcpy(row, &scale, sizeof scale);
+    __builtin_memcpy(row, &scale, sizeof scale);
     for (int32_t e = 0; e < size; e++) {
         quotients[e] = quotient(values[e], scale);
     }
@@ -80,7 +80,7 @@ static void read_int8(int32_t size, const void *row, float *values)
 {
     float scale;
     const pmeta_int8 *quotients = (const pmeta_int8 *)row + sizeof scale;
-    memcpy(&scale, row, sizeof scale);
+    __builtin_memcpy(&scale, row, sizeof scale);
     for (int32_t e = 0; e < size; e++) {
         values[e] = (float)quotients[e] * scale;
     }

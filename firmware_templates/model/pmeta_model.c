@@ -95,7 +95,7 @@ uint32_t pmeta_crc32(uint32_t crc, const uint8_t *bytes, uint32_t count)
 static uint32_t target_bits(pmeta_target target, uint32_t index)
 {
     uint32_t bits;
-    memcpy(&bits, &target[index], sizeof bits);
+    __builtin_memcpy(&bits, &target[index], sizeof bits);
     return bits;
 }
 
@@ -201,7 +201,7 @@ static void element_bytes(uint32_t tensor, uint32_t index, uint8_t bytes[4])
     const float value = pmeta_weight(tensor)[index];
     uint32_t bits = 0x7fc00000u;
     if (value == value) {
-        memcpy(&bits, &value, sizeof bits);
+        __builtin_memcpy(&bits, &value, sizeof bits);
     }
     put_u32(bytes, bits);
 }
@@ -276,7 +276,7 @@ pmeta_status pmeta_load(const uint8_t *saved, uint32_t count)
         const pmeta_learned *learned = &pmeta_learned_tensors[t];
         for (uint32_t n = 0; n < learned->count && step > learned->first_step; n++) {
             const uint32_t bits = get_u32(bytes + 4u * n);
-            memcpy(at(learned->weight_offset) + n, &bits, sizeof bits);
+            __builtin_memcpy(at(learned->weight_offset) + n, &bits, sizeof bits);
         }
         bytes += pmeta_tensor_bytes(t);
     }
