@@ -167,8 +167,7 @@ def run(program: Path, board: Board, count: int, what: What) -> list[float]:
     if words[-1] != END:
         raise BuildError(f"did not count {count} times", board.name, "compare the calls with the plan")
     if what != "soft float":
-        nothing, *ticks = words[:-1]
-        return [(tick - nothing) * machine.instructions_per_tick for tick in ticks]
+        return [(tick - words[0]) * machine.instructions_per_tick for tick in words[1:-1]]
     calls, ticks = words[:-1:2], words[1::2]
     overhead = ticks[0] / calls[0] * machine.instructions_per_tick - INSTRUCTIONS_OF_NOTHING
     pairs = zip(calls[1:], ticks[1:], strict=True)

@@ -36,6 +36,7 @@ from pmeta.codegen.modelfile import load_model
 from pmeta.codegen.networks import four_conv, mlp, resnet12
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
+from pmeta.codegen.project.regions import divided
 from pmeta.codegen.report.instructions import TABLE, estimate_prediction, estimate_step, measured_costs
 from pmeta.codegen.storage import MapType, Storage, StoredType
 from tests.models import random_samples
@@ -84,7 +85,7 @@ def measure(folder: Path) -> dict[str, dict[str, Cost]]:
     for number, plan in enumerate(track(list(plans()), "networks", console=Console(stderr=True))):
         sample = random_samples(plan.model, number, 1)[0][0]
         for board in MEASURED_ON:
-            for call in count_calls(plan, sample, board, folder / f"{number}-{board.name}"):
+            for call in count_calls(divided(plan, [board]), sample, board, folder / f"{number}-{board.name}"):
                 counted[board.core][call.kernel].append(call)
     return {core: {name: fit(calls) for name, calls in sorted(kernels.items())} for core, kernels in counted.items()}
 

@@ -109,9 +109,21 @@ def read(path: Path = FILE) -> Results:
 
 
 def _row(cells: Mapping[str, str]) -> Row:
-    optional = {name: int(cells[name]) if cells[name] else None for name in ("instructions", "cycles", "soft_float")}
-    names = {name: cells[name] for name in ("core", "case", "operation", "unit", "commit")}
-    return Row(**names, amount=int(cells["amount"]), **optional)
+    return Row(
+        cells["core"],
+        cells["case"],
+        cells["operation"],
+        int(cells["amount"]),
+        cells["unit"],
+        _optional(cells["instructions"]),
+        _optional(cells["cycles"]),
+        _optional(cells["soft_float"]),
+        cells["commit"],
+    )
+
+
+def _optional(cell: str) -> int | None:
+    return int(cell) if cell else None
 
 
 def grown(old: Results, new: Results) -> list[str]:

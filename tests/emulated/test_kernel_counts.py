@@ -38,6 +38,18 @@ def test_no_count_has_grown(board: Board, case: Case, tmp_path: Path) -> None:
     assert grown(committed, results) == []
 
 
+@pytest.mark.parametrize(
+    "board", [pytest.param(board, marks=marks_of(board), id=board.core) for board in CORES if not board.fpu]
+)
+def test_most_of_a_convolution_is_soft_float(board: Board, tmp_path: Path) -> None:
+    """Of these, never more than all of it."""
+    rows = measure(BY_NAME[SMALL], board, tmp_path)
+    assert {row.operation for row in rows} == {f"conv_{p}" for p in ("forward", "weight_gradient", "input_gradient")}
+    for row in rows:
+        assert row.instructions is not None and row.soft_float is not None
+        assert 0.7 * row.instructions < row.soft_float < row.instructions
+
+
 @pytest.mark.emulated
 def test_the_trace_that_cycles_are_estimated_from_has_the_instructions_that_the_timer_counts(tmp_path: Path) -> None:
     """Of every call; a timer's tick is 0.6 instructions, and with the loss it counts how that is handed back."""
