@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.numerics import HELIUM, STRICT, Numerics
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Board:
     kind: Literal["native", "bare-metal"]
     fpu: bool  # float32 in hardware
     sources: tuple[str, ...]  # folders of firmware_templates/boards/
+    numerics: Numerics = STRICT  # follows from the core and the flags
     ram_origin: int = 0
     ram_bytes: int = 0  # of the region that holds everything, as long as it is large enough
     more_ram: tuple[MemoryRegion, ...] = ()  # where the arena goes on if it is not
@@ -170,10 +172,23 @@ MPS3_AN547 = dataclasses.replace(
     flash_bytes=512 * 1024,
     clock_hz=32_000_000,
     linker_script="mps3/an547.ld",
-    # Without Helium: its float vectors flush subnormal numbers to zero, which no compiler may decide by itself.
+    # Without Helium, whose float vectors take subnormal numbers for zeros.
     gcc_flags=("-mcpu=cortex-m55+nomve", "-mthumb", "-mfloat-abi=hard"),
     clang_flags=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55-mve-mve_fp+fp_armv8d16+fullfp16"),
     qemu=("qemu-system-arm", "-machine", "mps3-an547"),
+)
+
+MPS3_AN547_HELIUM = dataclasses.replace(
+    MPS3_AN547,
+    name="mps3-an547-helium",
+    title="Arm MPS3 with Cortex-M55 (AN547) and its Helium, emulated",
+    numerics=HELIUM,
+    # Only kernels written for it use Helium: what a compiler makes vectors of, docs/numerics.md does not say.
+    gcc_flags=("-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "-fno-tree-vectorize"),
+    clang_flags=(
+        *("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+mve_fp+fp_armv8d16+fullfp16"),
+        *("-fno-vectorize", "-fno-slp-vectorize"),
+    ),
 )
 
 HIFIVE1_REVB = Board(
@@ -197,7 +212,7 @@ HIFIVE1_REVB = Board(
     ),
 )
 
-_ALL = (NATIVE, NETDUINOPLUS2, MPS2_AN385, MPS2_AN386, MPS2_AN500, MPS3_AN547, HIFIVE1_REVB)
+_ALL = (NATIVE, NETDUINOPLUS2, MPS2_AN385, MPS2_AN386, MPS2_AN500, MPS3_AN547, MPS3_AN547_HELIUM, HIFIVE1_REVB)
 BOARDS = {board.name: board for board in _ALL}
 
 

@@ -13,11 +13,11 @@ from typing import Any, get_args
 from pmeta.codegen.adaptation import LossHead
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import read_file
+from pmeta.codegen.numerics import VARIANTS, Numerics
 from pmeta.codegen.support import SupportPlace
 
-MANIFEST_SCHEMA = 2
+MANIFEST_SCHEMA = 3
 MAX_FILE_BYTES = 16 << 20
-NUMERICS = "binary32-strict/1"  # docs/numerics.md
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Manifest:
     firmware_id: str  # 32 hex digits; the firmware answers the handshake with it
     model_sha256: str
     command: str  # the canonical pmeta-gen command: sorted options, no paths
-    numerics: str
+    numerics: tuple[Numerics, ...]  # of each board: how its core computes
     input_shape: tuple[int, ...]  # (C, H, W)
     sample_bytes: int  # of one sample as it travels
     ways: int  # logits; with mean squared error outputs
@@ -89,7 +89,7 @@ class Manifest:
                 raise DataError("was made by another version of pmeta-gen", where, "generate the project again")
             tensors = tuple(_tensor(entry) for entry in _list(fields.pop("tensors")))
             statics = tuple(StaticObject(**entry) for entry in _list(fields.pop("statics")))
-            for key in ("input_shape", "boards"):
+            for key in ("input_shape", "boards", "numerics"):
                 fields[key] = tuple(_list(fields[key]))
             manifest = cls(tensors=tensors, statics=statics, **fields)
             _check(manifest)
@@ -120,10 +120,12 @@ def firmware_id(library: Mapping[str, str | bytes]) -> str:
 
 def _check(manifest: Manifest) -> None:
     """ValueError unless every field is what its annotation says, and possible."""
-    texts = [manifest.firmware_id, manifest.model_sha256, manifest.command, manifest.numerics, *manifest.boards]
+    texts = [manifest.firmware_id, manifest.model_sha256, manifest.command, *manifest.boards]
     numbers = [*manifest.input_shape, manifest.sample_bytes, manifest.ways, manifest.steps]
     if manifest.loss not in get_args(LossHead):
         raise ValueError(f"{manifest.loss!r} is no loss head")
+    if len(manifest.numerics) != len(manifest.boards) or not set(manifest.numerics) <= set(VARIANTS):
+        raise ValueError(f"{manifest.numerics!r} are no numerics of {len(manifest.boards)} boards")
     if manifest.support not in get_args(SupportPlace):
         raise ValueError(f"{manifest.support!r} is no place of a support set")
     numbers.append(manifest.support_samples + 1)  # may be 0

@@ -16,9 +16,10 @@ from pmeta.codegen import cli_errors
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.modelfile import load_model
+from pmeta.codegen.numerics import STRICT, variant_called
 from pmeta.codegen.taskfile import Task, fitting, load_tasks
 from pmeta.host.events import Event
-from pmeta.host.link.device import Device
+from pmeta.host.link.device import Device, Hello
 from pmeta.host.link.protocol import Client, Timeouts
 from pmeta.host.link.transports import BAUD_RATE, connector, serial_ports
 from pmeta.host.progress import TaskProgress, print_difference, print_line, print_result, print_summary
@@ -45,6 +46,7 @@ CountOption = Annotated[int, typer.Option("--count", min=1, help="How many tasks
 TimeoutOption = Annotated[
     float, typer.Option("--timeout", min=0.1, max=86_400, help="Seconds one sample may take to compute.")
 ]
+NumericsOption = Annotated[str, typer.Option("--numerics", help="Variant of the numerics, as a device names it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and no progress.")]
 
 COMPUTE_SECONDS = Timeouts().compute
@@ -118,10 +120,10 @@ def verify_command(
     """
     opened = open_project(project)
     chosen = [opened.fitting(one) for one in _choose(tasks, task, count)]
-    simulator = Simulator(load_model(opened.checked_model_path()))
+    model = load_model(opened.checked_model_path())
     report = _Report(as_json, count)
     with _connect(opened, board, port, baud, timeout) as device:
-        report.begin(device, opened.manifest)
+        simulator = Simulator(model, report.begin(device, opened.manifest).numerics)
         for one in chosen:
             checked = verify(device, opened.manifest, one, simulator, full)
             difference = report.watch(one, _tensor_names(opened.manifest), checked, "device = simulator")
@@ -138,6 +140,7 @@ def simulate(
     tasks: TasksOption,
     task: TaskOption = 0,
     count: CountOption = 1,
+    numerics: NumericsOption = STRICT,
     as_json: JsonOption = False,
 ) -> None:
     """Adapt in the bit-exact simulator, without a device.
@@ -151,7 +154,7 @@ def simulate(
         for one in _choose(tasks, task, count)
     ]
     names = tuple(weight.name for weight in model.learned_weights)
-    simulator, steps = Simulator(model), model.adaptation.steps
+    simulator, steps = Simulator(model, variant_called(numerics)), model.adaptation.steps
     report = _Report(as_json, count)
     for one in chosen:
         events: Iterator[Event] = simulated_events(simulator, one, steps, names)
@@ -193,11 +196,13 @@ class _Report:
         self._results: list[TaskResult] = []
         self._verdict = ""
 
-    def begin(self, device: Device, manifest: Manifest) -> None:
+    def begin(self, device: Device, manifest: Manifest) -> Hello:
         """Greets the device; raises DeviceError if it runs another firmware."""
         hello = device.handshake(manifest)
-        self._console.print(f"{device.where}: firmware {hello.firmware_id}", markup=False, highlight=False)
-        self._document.update(port=device.where, firmware_id=hello.firmware_id)
+        line = f"{device.where}: firmware {hello.firmware_id}, numerics {hello.numerics}"
+        self._console.print(line, markup=False, highlight=False)
+        self._document.update(port=device.where, firmware_id=hello.firmware_id, numerics=hello.numerics)
+        return hello
 
     def end(self, device: Device) -> None:
         """Asks how much stack the work took, where the board knows."""

@@ -6,17 +6,18 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Model
+from pmeta.codegen.numerics import Numerics
 from pmeta.codegen.project.golden import GoldenAnswers, GoldenTask
 from pmeta.host.simulator.arithmetic import canonical_bytes
 from pmeta.host.simulator.simulator import Simulator
 
 
-def answer(model: Model, task: GoldenTask, tensors: tuple[str, ...]) -> GoldenAnswers:
+def answer(model: Model, task: GoldenTask, tensors: tuple[str, ...], numerics: Numerics) -> GoldenAnswers:
     """Adapt to the task, if it has support samples, and predict.
 
     `tensors` names the learned tensors in the order of their numbers.
     """
-    simulator = Simulator(model)
+    simulator = Simulator(model, numerics)
     logits, losses, crcs = [], [], []
     for _ in range(model.adaptation.steps if task.support else 0):
         results = [

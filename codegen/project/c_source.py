@@ -8,8 +8,8 @@ from itertools import groupby
 from math import prod
 from typing import Any
 
-from pmeta.codegen.manifest import NUMERICS
 from pmeta.codegen.modelfile import ATTENTION_PARTS
+from pmeta.codegen.numerics import HELIUM, STRICT
 from pmeta.codegen.plan.lowering import SLICE
 from pmeta.codegen.plan.plan import STATE_BYTES, Plan, PlannedWeight
 from pmeta.codegen.plan.program import Argument, Buffer, Call, Constant, Part, Program, Role, Stage, whole
@@ -83,7 +83,7 @@ def arena_part_name(index: int) -> str:
 def _header_values(plan: Plan, support: Support) -> dict[str, Any]:
     adaptation = plan.model.adaptation
     return {
-        "numerics": NUMERICS,
+        "numerics": f"{STRICT}; {HELIUM} where the core has Helium",
         "ram_model": ram_model(plan, support),
         "support": support.place,
         "support_samples": support.samples,

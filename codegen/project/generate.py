@@ -14,7 +14,7 @@ from pathlib import Path
 from pmeta.codegen.boards import Board, find_board
 from pmeta.codegen.bring_your_own import OwnAdaptation, own_model
 from pmeta.codegen.errors import ConfigError
-from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest, firmware_id
+from pmeta.codegen.manifest import LearnedTensor, Manifest, firmware_id
 from pmeta.codegen.modelfile import load_model, load_network, model_bytes
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.progress import OnProgress, nobody_watches
@@ -77,7 +77,7 @@ def generate(
     files["lib/pmeta_model/library.json"] = render("project/library.json.j2", title=title.title)
     files.update(_link_files(plan))
     on_progress("writing", 1, 3)
-    files.update(_golden_files(plan, title))
+    files.update(_golden_files(plan, title, boards))
     on_progress("writing", 2, 3)
     files["README.md"] = render(
         "project/README.md.j2",
@@ -173,7 +173,7 @@ def _manifest(
         firmware_id=firmware_id({**library_code(plan, anonymous, support), **constants}),
         model_sha256=model_sha256,
         command=command,
-        numerics=NUMERICS,
+        numerics=tuple(board.numerics for board in boards),
         input_shape=plan.graph.input_shape,
         sample_bytes=sample_bytes(plan),
         ways=adaptation.ways,
@@ -196,8 +196,8 @@ def _link_files(plan: Plan) -> dict[str, str]:
     return {"src/link_config.h": config, **{f"src/{n}": text for n, text in files_in("link", (".c", ".h")).items()}}
 
 
-def _golden_files(plan: Plan, title: Title) -> dict[str, str]:
+def _golden_files(plan: Plan, title: Title, boards: Sequence[Board]) -> dict[str, str]:
     tensors = tuple(weight.name for weight in plan.learned)
-    values = golden_values(plan.model, tensors, find_reference(), golden_samples(plan))
+    values = golden_values(plan.model, tensors, find_reference(), golden_samples(plan), {b.numerics for b in boards})
     header = render("project/golden.h.j2", title=title.title, model_sha256=title.model_sha256, **values)
     return {"test/test_golden/golden.h": header, "test/test_golden/test_main.c": template_text("project/test_main.c")}

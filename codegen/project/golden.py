@@ -6,7 +6,7 @@ an entry point of the group `pmeta.reference`, and is asked through it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import BuildError
+from pmeta.codegen.numerics import STRICT, VARIANTS, Numerics
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.project.support_files import targets_array
 from pmeta.codegen.report.macs import program_macs
@@ -44,7 +45,7 @@ class GoldenAnswers:
     query_logits: bytes  # after the last step
 
 
-Reference = Callable[[Model, GoldenTask, tuple[str, ...]], GoldenAnswers]
+Reference = Callable[[Model, GoldenTask, tuple[str, ...], Numerics], GoldenAnswers]
 
 
 def golden_samples(plan: Plan) -> int:
@@ -86,33 +87,46 @@ def find_reference() -> Reference:
 
 
 def golden_values(
-    model: Model, tensors: tuple[str, ...], reference: Reference, samples: int = SUPPORT_SAMPLES
+    model: Model,
+    tensors: tuple[str, ...],
+    reference: Reference,
+    samples: int = SUPPORT_SAMPLES,
+    numerics: Collection[Numerics] = (STRICT,),
 ) -> dict[str, Any]:
-    """Values for golden.h.j2: input and the reference's answers."""
+    """Values for golden.h.j2: input, and the reference's answers in all variants of the numerics that boards have."""
     task = golden_task(model, samples)
-    answers = reference(model, task, tensors)
-    ways, steps = model.adaptation.ways, model.adaptation.steps
-    arrays = [
-        _bytes_array(f"golden_query[{len(task.query)}]", (task.query,), nested=False),
-        _words_array(f"golden_query_logits[{ways}]", _words(answers.query_logits)),
-    ]
-    adaptation_arrays = [
-        _bytes_array(f"golden_support[GOLDEN_SAMPLES][{len(task.query)}]", task.support),
-        _words_array(
-            f"golden_logits[{steps}][GOLDEN_SAMPLES][{ways}]", [[_words(raw) for raw in row] for row in answers.logits]
-        ),
-        _words_array(
-            f"golden_losses[{steps}][GOLDEN_SAMPLES]", [[_words(raw)[0] for raw in row] for row in answers.losses]
-        ),
-        _words_array(f"golden_tensor_crcs[{steps}][{len(tensors)}]", [list(row) for row in answers.tensor_crcs]),
-    ]
+    wanted = [variant for variant in VARIANTS if variant in numerics]
+    answers = [_answers(model, task, reference(model, task, tensors, variant), len(tensors)) for variant in wanted]
+    if all(arrays == answers[0] for arrays in answers):
+        answers = answers[:1]  # hardly any network comes near the numbers in which variants differ
+    inputs = [_bytes_array(f"golden_query[{len(task.query)}]", (task.query,), nested=False)]
     if task.support:
-        arrays += adaptation_arrays
+        inputs.append(_bytes_array(f"golden_support[GOLDEN_SAMPLES][{len(task.query)}]", task.support))
     return {
         "samples": len(task.support),
         "targets": targets_array("golden_targets", "GOLDEN_SAMPLES", task.targets),
-        "arrays": arrays,
+        "inputs": inputs,
+        "answers": [
+            {"numerics": VARIANTS.index(variant), "name": variant, "arrays": arrays}
+            for variant, arrays in zip(wanted, answers, strict=False)
+        ],
     }
+
+
+def _answers(model: Model, task: GoldenTask, answers: GoldenAnswers, tensors: int) -> list[dict[str, Any]]:
+    ways, steps = model.adaptation.ways, model.adaptation.steps
+    query = _words_array(f"golden_query_logits[{ways}]", _words(answers.query_logits))
+    if not task.support:
+        return [query]
+    logits = [[_words(raw) for raw in row] for row in answers.logits]
+    losses = [[_words(raw)[0] for raw in row] for row in answers.losses]
+    crcs = [list(row) for row in answers.tensor_crcs]
+    return [
+        query,
+        _words_array(f"golden_logits[{steps}][GOLDEN_SAMPLES][{ways}]", logits),
+        _words_array(f"golden_losses[{steps}][GOLDEN_SAMPLES]", losses),
+        _words_array(f"golden_tensor_crcs[{steps}][{tensors}]", crcs),
+    ]
 
 
 def _words(raw: bytes) -> list[int]:

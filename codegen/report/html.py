@@ -94,7 +94,7 @@ def _facts(plan: Plan, manifest: Manifest) -> list[tuple[str, str]]:
         ("Command", manifest.command),
         ("Model", f"sha256 {manifest.model_sha256}"),
         ("Firmware id", manifest.firmware_id),
-        ("Numerics", manifest.numerics),
+        ("Numerics", ", ".join(sorted(set(manifest.numerics)))),
         ("Sample", f"{shape}, {bytes_text(manifest.sample_bytes)}"),
         ("Adaptation", f"{display_name(adaptation.method)}, {_ways(adaptation)}, {manifest.steps} steps"),
         ("Attention", clip),

@@ -33,6 +33,9 @@ PMETA_INLINE int32_t pmeta_conv_block_height(int32_t count, int32_t width)
     return pmeta_part(count, pmeta_min(PMETA_BLOCK_HEIGHT, PMETA_BLOCK / width));
 }
 
+#if defined(PMETA_HELIUM)
+#include "pmeta_conv_forward_helium.h"
+#else
 /* Adds one kernel row, w, to the sums of a block; `index` is where its first column lies in the map, `column` in the
  * row. What must be decoded is decoded once, unless the block is very wide. */
 PMETA_INLINE void pmeta_conv_forward_taps(const pmeta_conv_shape *s, const pmeta_conv_input *x, int32_t c,
@@ -103,6 +106,8 @@ PMETA_INLINE void pmeta_conv_forward_block(const pmeta_conv_shape *s, const pmet
         }
     }
 }
+
+#endif
 
 /* The blocks of `filters` filters in one row of outputs. */
 PMETA_INLINE void pmeta_conv_forward_row(const pmeta_conv_shape *s, const pmeta_conv_input *x, int32_t first_channel,

@@ -43,6 +43,9 @@ PMETA_INLINE pmeta_conv_reach pmeta_conv_reach_of(const pmeta_conv_shape *s, int
     return reach;
 }
 
+#if defined(PMETA_HELIUM)
+#include "pmeta_conv_input_gradient_helium.h"
+#else
 /* A block: `channels` from the first of w and gx, and `inputs` of the row: columns phase + n * stride_w, n from `n` on.
  * Those at the ends of a row can have taps whose outputs lie outside, `clipped`. */
 PMETA_INLINE void pmeta_conv_input_block(const pmeta_conv_shape *s, int32_t channels, int32_t row,
@@ -95,6 +98,8 @@ PMETA_INLINE void pmeta_conv_input_block(const pmeta_conv_shape *s, int32_t chan
         }
     }
 }
+
+#endif
 
 /* Columns phase, phase + stride_w, ... of one row, for `channels` channels. */
 PMETA_INLINE void pmeta_conv_input_phase(const pmeta_conv_shape *s, int32_t channels, int32_t row,

@@ -13,6 +13,55 @@ typedef struct pmeta_conv_pairs {
     const float *x[PMETA_BLOCK_HEIGHT]; /* (in_h, in_w) of each channel */
 } pmeta_conv_pairs;
 
+/* Of the outputs of a row: up to `left`, and from `right` on, a tap can lie outside the input. From `left` up to `rest`
+ * they are taken in blocks. */
+typedef struct pmeta_conv_columns {
+    int32_t left, rest, right;
+} pmeta_conv_columns;
+
+/* For `taps` taps from column j of the kernel on. */
+PMETA_INLINE pmeta_conv_columns pmeta_conv_columns_of(const pmeta_conv_shape *s, int32_t j, int32_t taps)
+{
+    const int32_t first = j * s->dilation_w - s->pad_left; /* column of the first tap at the first output */
+    const int32_t last = first + (taps - 1) * s->dilation_w;
+    const int32_t left = pmeta_min(s->out_w, pmeta_divided_up(pmeta_max(0, -first), s->stride_w));
+    const int32_t inside = (s->in_w > last) ? (s->in_w - 1 - last) / s->stride_w + 1 : 0;
+    const int32_t right = pmeta_max(left, pmeta_min(s->out_w, inside));
+    const pmeta_conv_columns columns = {left, left + (right - left) / PMETA_BLOCK_OUTPUTS * PMETA_BLOCK_OUTPUTS, right};
+    return columns;
+}
+
+/* The rows of outputs whose tap in one row of the kernel lies inside the input: from `begin` up to `end`; the first
+ * reads row `input`. */
+typedef struct pmeta_conv_rows {
+    int32_t begin, end, input;
+} pmeta_conv_rows;
+
+/* For row i of the kernel. */
+PMETA_INLINE pmeta_conv_rows pmeta_conv_rows_of(const pmeta_conv_shape *s, int32_t i)
+{
+    const int32_t first = i * s->dilation_h - s->pad_top;
+    const int32_t begin = (first < 0) ? pmeta_divided_up(-first, s->stride_h) : 0;
+    const int32_t end = (s->in_h > first) ? pmeta_min(s->out_h, (s->in_h - 1 - first) / s->stride_h + 1) : 0;
+    const pmeta_conv_rows rows = {begin, end, begin * s->stride_h + first};
+    return rows;
+}
+
+/* Of a list that fills a block: its last entry takes the places that are left, and is computed again for nothing. */
+PMETA_INLINE int32_t pmeta_conv_filled(int32_t place, int32_t count)
+{
+    return (place < count) ? place : count - 1;
+}
+
+#if defined(PMETA_HELIUM)
+#include "pmeta_conv_weight_gradient_helium.h"
+#else
+/* Channels of a block, at most: so many that sums are left for several filters. */
+PMETA_INLINE int32_t pmeta_conv_weight_channels(int32_t taps)
+{
+    return (taps > 4) ? 1 : (taps == 1) ? 4 : 2;
+}
+
 /* Sums of a block: by filter, channel and tap. */
 typedef struct pmeta_conv_sums {
     float of[PMETA_BLOCK_HEIGHT][PMETA_BLOCK_HEIGHT][PMETA_BLOCK_WIDTH];
@@ -48,30 +97,19 @@ PMETA_INLINE void pmeta_conv_weight_row(const pmeta_conv_shape *s, int32_t filte
                                         int32_t taps, const float *const *x, const float *const *gy,
                                         pmeta_conv_sums *sums)
 {
-    const int32_t first = j * s->dilation_w - s->pad_left; /* column of the first tap at the first output */
-    const int32_t last = first + (taps - 1) * s->dilation_w;
-    const int32_t left = pmeta_min(s->out_w, pmeta_divided_up(pmeta_max(0, -first), s->stride_w));
-    const int32_t inside = (s->in_w > last) ? (s->in_w - 1 - last) / s->stride_w + 1 : 0;
-    const int32_t right = pmeta_max(left, pmeta_min(s->out_w, inside));
-    const int32_t rest = left + (right - left) / PMETA_BLOCK_OUTPUTS * PMETA_BLOCK_OUTPUTS;
+    const pmeta_conv_columns columns = pmeta_conv_columns_of(s, j, taps);
     PMETA_UNROLL
-    for (int32_t ow = 0; ow < left; ow++) {
+    for (int32_t ow = 0; ow < columns.left; ow++) {
         pmeta_conv_weight_outputs(s, filters, channels, j, taps, ow, 1, 1, x, gy, sums);
     }
-    for (int32_t ow = left; ow < rest; ow += PMETA_BLOCK_OUTPUTS) {
+    for (int32_t ow = columns.left; ow < columns.rest; ow += PMETA_BLOCK_OUTPUTS) {
         pmeta_conv_weight_outputs(s, filters, channels, j, taps, ow, PMETA_BLOCK_OUTPUTS, 0, x, gy, sums);
     }
-    pmeta_conv_weight_outputs(s, filters, channels, j, taps, rest, right - rest, 0, x, gy, sums);
+    pmeta_conv_weight_outputs(s, filters, channels, j, taps, columns.rest, columns.right - columns.rest, 0, x, gy, sums);
     PMETA_UNROLL
-    for (int32_t ow = right; ow < s->out_w; ow++) {
+    for (int32_t ow = columns.right; ow < s->out_w; ow++) {
         pmeta_conv_weight_outputs(s, filters, channels, j, taps, ow, 1, 1, x, gy, sums);
     }
-}
-
-/* Of a list that fills a block: its last entry takes the places that are left, and is computed again for nothing. */
-PMETA_INLINE int32_t pmeta_conv_filled(int32_t place, int32_t count)
-{
-    return (place < count) ? place : count - 1;
 }
 
 /* Adds the gradients of `taps` taps from (i, j) on; filters and channels are the block's size. gy, gamma_bw and grad
@@ -80,19 +118,17 @@ PMETA_INLINE void pmeta_conv_weight_taps(const pmeta_conv_shape *s, const pmeta_
                                          int32_t channels, int32_t i, int32_t j, int32_t taps, const float *gy,
                                          const float *gamma_bw, float *grad)
 {
-    const int32_t first_row = i * s->dilation_h - s->pad_top;
-    const int32_t begin = (first_row < 0) ? pmeta_divided_up(-first_row, s->stride_h) : 0;
-    const int32_t end = (s->in_h > first_row) ? pmeta_min(s->out_h, (s->in_h - 1 - first_row) / s->stride_h + 1) : 0;
+    const pmeta_conv_rows rows = pmeta_conv_rows_of(s, i);
     pmeta_conv_sums sums;
     const float *x[PMETA_BLOCK_HEIGHT];
     const float *g[PMETA_BLOCK_HEIGHT];
     PMETA_UNROLL
     for (int32_t c = 0; c < channels; c++) {
-        x[c] = pairs->x[pmeta_conv_filled(c, pairs->channels)] + (begin * s->stride_h + first_row) * s->in_w;
+        x[c] = pairs->x[pmeta_conv_filled(c, pairs->channels)] + rows.input * s->in_w;
     }
     PMETA_UNROLL
     for (int32_t f = 0; f < filters; f++) {
-        g[f] = gy + (pairs->filter[pmeta_conv_filled(f, pairs->filters)] * s->out_h + begin) * s->out_w;
+        g[f] = gy + (pairs->filter[pmeta_conv_filled(f, pairs->filters)] * s->out_h + rows.begin) * s->out_w;
         PMETA_UNROLL
         for (int32_t c = 0; c < channels; c++) {
             PMETA_UNROLL
@@ -101,7 +137,7 @@ PMETA_INLINE void pmeta_conv_weight_taps(const pmeta_conv_shape *s, const pmeta_
             }
         }
     }
-    for (int32_t oh = begin; oh < end; oh++) {
+    for (int32_t oh = rows.begin; oh < rows.end; oh++) {
         pmeta_conv_weight_row(s, filters, channels, j, taps, x, g, &sums);
         PMETA_UNROLL
         for (int32_t c = 0; c < channels; c++) {
@@ -129,11 +165,13 @@ PMETA_INLINE void pmeta_conv_weight_taps(const pmeta_conv_shape *s, const pmeta_
     }
 }
 
+#endif
+
 /* Adds the gradients of all taps. */
 PMETA_INLINE void pmeta_conv_weight_pairs(const pmeta_conv_shape *s, const pmeta_conv_pairs *pairs, int32_t filters,
                                           int32_t channels, const float *gy, const float *gamma_bw, float *grad)
 {
-    const int32_t taps = pmeta_min(s->kernel_w, PMETA_BLOCK_WIDTH);
+    const int32_t taps = pmeta_part(s->kernel_w, PMETA_BLOCK_WIDTH);
     const int32_t rest = s->kernel_w % taps;
     for (int32_t i = 0; i < s->kernel_h; i++) {
         PMETA_UNROLL
@@ -170,8 +208,8 @@ PMETA_INLINE void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const ui
     const int32_t rows = (kept != NULL) ? kept[0] : s->channels;
     const int32_t channels = s->channels / s->groups;
     const int32_t filters = s->filters / s->groups;
-    const int32_t taps = pmeta_min(s->kernel_w, PMETA_BLOCK_WIDTH);
-    const int32_t most = (type != PMETA_FLOAT32 || taps > 4) ? 1 : (taps == 1) ? 4 : 2; /* leaves sums for filters */
+    const int32_t taps = pmeta_part(s->kernel_w, PMETA_BLOCK_WIDTH);
+    const int32_t most = (type == PMETA_FLOAT32) ? pmeta_conv_weight_channels(taps) : 1; /* decoded one by one */
     const int32_t block = pmeta_min(channels, pmeta_min(PMETA_BLOCK_HEIGHT, most));
     const int32_t block_filters = pmeta_min(filters, pmeta_min(PMETA_BLOCK_HEIGHT, PMETA_BLOCK / (taps * block)));
     pmeta_conv_pairs pairs;

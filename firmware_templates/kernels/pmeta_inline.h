@@ -4,6 +4,8 @@
 #ifndef PMETA_INLINE_H
 #define PMETA_INLINE_H
 
+#include "pmeta_numerics.h"
+
 #include <stdint.h>
 
 #define PMETA_INLINE static inline __attribute__((always_inline))
@@ -17,9 +19,14 @@
 #define PMETA_UNROLL_SOME _Pragma("GCC unroll 4")
 #endif
 
-/* The size of a block of outputs that the core's registers hold. Without a floating-point unit every operation is a
- * call, which leaves room for one. */
-#if defined(__SOFTFP__) || (defined(__riscv) && !defined(__riscv_flen))
+/* The size of a block of outputs that the core's registers hold: rows, and sums in a row. Without a floating-point unit
+ * every operation is a call, which leaves room for one. */
+#if defined(PMETA_HELIUM)
+#define PMETA_BLOCK         20
+#define PMETA_BLOCK_WIDTH   5
+#define PMETA_BLOCK_HEIGHT  4
+#define PMETA_BLOCK_OUTPUTS 4
+#elif defined(__SOFTFP__) || (defined(__riscv) && !defined(__riscv_flen))
 #define PMETA_BLOCK         1
 #define PMETA_BLOCK_WIDTH   1
 #define PMETA_BLOCK_HEIGHT  1

@@ -6,6 +6,15 @@
 
 #include <float.h>
 
+/* The variant: 0 is binary32-strict/1, 1 binary32-helium/1, which follows from Helium with floats (Armv8.1-M). Define
+ * PMETA_STRICT to do without. */
+#if defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 2) && !defined(PMETA_STRICT)
+#define PMETA_HELIUM
+#define PMETA_NUMERICS 1
+#else
+#define PMETA_NUMERICS 0
+#endif
+
 #if defined(__FAST_MATH__) || FLT_EVAL_METHOD != 0
 #error "pmeta needs IEEE float32 arithmetic: compile without -ffast-math, and not for the x87"
 #endif

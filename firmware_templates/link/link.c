@@ -17,7 +17,7 @@
 #define PAYLOAD                (FRAME + LINK_HEADER_BYTES)
 #define FRAME_LIMIT            253u
 #define BUFFER_BYTES           (LINK_MAX_PAYLOAD + LINK_HEADER_BYTES + LINK_CRC_BYTES + 3u)
-#define HELLO_BYTES            56u
+#define HELLO_BYTES            60u
 #define REPLY_LOGITS           ((LINK_MAX_PAYLOAD - 4u) / 4u) /* most logits in one reply, beside the loss */
 #define TARGET_BYTES           (PMETA_REGRESSION ? 4u * PMETA_WAYS : 0u)
 #define FIXED_BYTES            (4u * PMETA_WAYS + TARGET_BYTES + 20u + 2u * BUFFER_BYTES)
@@ -141,6 +141,7 @@ static uint8_t hello(uint8_t *out, uint32_t *bytes)
     write_u32(out + 44, link_state.adaptation_id[1]);
     write_u32(out + 48, pmeta_step());
     write_u32(out + 52, pmeta_samples());
+    write_u32(out + 56, pmeta_numerics());
     *bytes = HELLO_BYTES;
     return LINK_OK;
 }

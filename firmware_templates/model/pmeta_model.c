@@ -5,6 +5,7 @@
  */
 #include "pmeta_model.h"
 
+#include "pmeta_numerics.h"
 #include "pmeta_plan.h"
 #include "pmeta_update.h"
 
@@ -17,6 +18,11 @@ static struct {
     uint32_t support_crc;  /* of this step's samples and targets so far */
     uint32_t expected_crc; /* of step 1's */
 } state;
+
+uint32_t pmeta_numerics(void)
+{
+    return PMETA_NUMERICS;
+}
 
 uint32_t pmeta_step(void)
 {

@@ -12,13 +12,14 @@ import numpy.typing as npt
 
 from pmeta.codegen.errors import DeviceError
 from pmeta.codegen.manifest import Manifest
+from pmeta.codegen.numerics import VARIANTS, Numerics
 from pmeta.codegen.targets import Target, target_bytes
 from pmeta.host.link.frames import MAX_PAYLOAD, Command
 from pmeta.host.link.protocol import Client
 
 Float32Array = npt.NDArray[np.float32]
 
-_HELLO = struct.Struct("<16s6IQ2I")
+_HELLO = struct.Struct("<16s6IQ3I")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class Hello:
     adaptation_id: int  # what RESET was told; 0 since its start
     step: int  # 1 .. K, K + 1 when adaptation is done
     samples: int  # received in this step
+    variant: int  # of the numerics, by number
+
+    @property
+    def numerics(self) -> Numerics:
+        """How its core computes."""
+        return VARIANTS[self.variant]
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Device:
             raise self._nonsense("HELLO", len(payload))
         firmware_id, *numbers = _HELLO.unpack(payload)
         hello = Hello(firmware_id.hex(), *numbers)
-        if not (8 <= hello.max_payload <= MAX_PAYLOAD and hello.ways >= 1):
+        if not (8 <= hello.max_payload <= MAX_PAYLOAD and hello.ways >= 1 and hello.variant < len(VARIANTS)):
             raise self._nonsense("HELLO", len(payload))
         self._hello = hello
         return hello

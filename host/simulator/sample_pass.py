@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Adaptation, InputEncoding, LayerAttention, LearnedWeight, Model
 from pmeta.codegen.graph import Float32Array, Graph, Node
+from pmeta.codegen.numerics import STRICT, Numerics
 from pmeta.codegen.storage import finished_maps, is_sample
 from pmeta.codegen.targets import Target
 from pmeta.host.simulator.attention import attention
@@ -57,45 +58,49 @@ def decode(sample: npt.NDArray[Any], encoding: InputEncoding) -> Float32Array:
     return values * scale + offset
 
 
-def run_forward(model: Model, weights: Weights, x: Float32Array) -> ForwardPass:
+def run_forward(model: Model, weights: Weights, x: Float32Array, numerics: Numerics = STRICT) -> ForwardPass:
     """The forward pass of one decoded sample."""
     saved: dict[str, Any] = {}
     finished, rounded = finished_maps(model.graph), map_rounding(model.adaptation.storage)
     activations = {model.graph.input: x}
     for node in model.graph.nodes:
         inputs = [activations[name] for name in node.inputs]
-        y, saved[node.name] = SIMULATED[type(node)].join(node, weights, inputs)
+        y, saved[node.name] = SIMULATED[numerics][type(node)].join(node, weights, inputs)
         activations[node.output] = rounded(y) if node.output in finished else y
     return ForwardPass(activations[model.graph.output], saved)
 
 
-def run_support(model: Model, weights: Weights, x: Float32Array, target: Target) -> SupportSample:
+def run_support(
+    model: Model, weights: Weights, x: Float32Array, target: Target, numerics: Numerics = STRICT
+) -> SupportSample:
     """Forward pass and loss of one decoded sample."""
-    forward = run_forward(model, weights, x)
+    forward = run_forward(model, weights, x, numerics)
     return SupportSample(forward, target, *SIMULATED_LOSSES[model.adaptation.loss](forward.logits, target))
 
 
-def run_batch(model: Model, weights: Weights, step: int, batch: Sequence[SupportSample]) -> tuple[SamplePass, ...]:
+def run_batch(
+    model: Model, weights: Weights, step: int, batch: Sequence[SupportSample], numerics: Numerics = STRICT
+) -> tuple[SamplePass, ...]:
     """Backward down to the lowest layers that are updated in `step` (1..K), of each sample of a micro-batch.
 
     What the samples share is meta attention, which averages over them.
     """
     learned = model.learned_in_step(step)
     learning = {weight.layer for weight in learned}
-    gradients = [_output_gradients(model, weights, learning, sample) for sample in batch]
+    gradients = [_output_gradients(model, weights, learning, sample, numerics) for sample in batch]
     gammas = {
         node.name: _gamma(model.adaptation, node, batch, [found[node.output] for found in gradients])
         for node in model.graph.layers
         if node.name in learning
     }
     return tuple(
-        SamplePass(sample.forward, sample.loss, gammas, _contributions(model, learned, sample, found, gammas))
+        SamplePass(sample.forward, sample.loss, gammas, _contributions(model, learned, sample, found, gammas, numerics))
         for sample, found in zip(batch, gradients, strict=True)
     )
 
 
 def _output_gradients(
-    model: Model, weights: Weights, learning: set[str], sample: SupportSample
+    model: Model, weights: Weights, learning: set[str], sample: SupportSample, numerics: Numerics
 ) -> dict[str, Float32Array]:
     """The gradient of every activation that depends on the weights of `learning` layers."""
     graph, rounded = model.graph, kept_rounding(model.adaptation.storage)
@@ -104,7 +109,7 @@ def _output_gradients(
     for node in reversed(graph.nodes):
         if node.output not in depends or not depends.intersection(node.inputs):
             continue
-        operator = SIMULATED[type(node)]
+        operator = SIMULATED[numerics][type(node)]
         kept = operator.kept(sample.forward.saved[node.name], rounded)
         found = operator.input_gradients(node, weights, kept, gradients[node.output])
         for name, gx in zip(node.inputs, found, strict=True):
@@ -118,6 +123,7 @@ def _contributions(
     sample: SupportSample,
     gradients: Mapping[str, Float32Array],
     gammas: Mapping[str, Gamma],
+    numerics: Numerics,
 ) -> dict[str, Contribution]:
     """What the sample adds to each accumulator."""
     rounded = kept_rounding(model.adaptation.storage)
@@ -125,7 +131,7 @@ def _contributions(
     contributions = {}
     for weight in learned:
         node, gamma = nodes[weight.layer], gammas[weight.layer]
-        operator = SIMULATED_LAYERS[type(node)]
+        operator = SIMULATED_LAYERS[numerics][type(node)]
         of_sample = is_sample(model.graph, node.input)
         kept = operator.kept_for_weights(sample.forward.saved[node.name], rounded, gamma.fw, of_sample)
         contributions[weight.name] = operator.contribution(node, kept, gradients[node.output], gamma, weight.part)
@@ -146,7 +152,7 @@ def _gamma(
 ) -> Gamma:
     """Of one layer for a micro-batch; `gradients` are those of its output."""
     modules = adaptation.attention.get(node.name, LayerAttention(None, None))
-    operator = SIMULATED_LAYERS[type(node)]
+    operator = SIMULATED_LAYERS[STRICT][type(node)]  # what it looks at, no variant changes
     attended = [operator.attended(sample.forward.saved[node.name]) for sample in batch]
     return Gamma(
         fw=None if modules.fw is None else attention(modules.fw, attended, adaptation.rho_fw),

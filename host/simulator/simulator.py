@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import DataError, DeviceError
 from pmeta.codegen.graph import Float32Array
+from pmeta.codegen.numerics import STRICT, Numerics
 from pmeta.codegen.targets import Target, target_bytes, target_problem
 from pmeta.host.simulator.arithmetic import canonical_bytes, crc32
 from pmeta.host.simulator.channel_rates import scaled_by_channel
@@ -32,14 +33,15 @@ class SampleResult:
 
 
 class Simulator:
-    """Adapts one model as docs/numerics.md says.
+    """Adapts one model as docs/numerics.md says, in one of its variants.
 
     For each step 1..K: `adapt_sample` for every support sample, always in the same order, then `end_step`. `predict` at
     any time.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, numerics: Numerics = STRICT) -> None:
         self._model = model
+        self._numerics = numerics
         self.reset()
 
     def reset(self) -> None:
@@ -91,12 +93,12 @@ class Simulator:
         """All that `adapt_sample` would compute for this sample alone, without adding it."""
         one = self._run_support(sample, target)
         with np.errstate(all="ignore"):
-            return run_batch(self._model, self._weights, self._step, [one])[0]
+            return run_batch(self._model, self._weights, self._step, [one], self._numerics)[0]
 
     def _end_batch(self) -> None:
         """Add what the waiting samples contribute; meta attention averages over them."""
         with np.errstate(all="ignore"):
-            for traced in run_batch(self._model, self._weights, self._step, self._batch):
+            for traced in run_batch(self._model, self._weights, self._step, self._batch, self._numerics):
                 for name, contribution in traced.contributions.items():
                     self._accumulators[name] = contribution.added_to(self._accumulators[name])
         self._batch = []
@@ -108,7 +110,7 @@ class Simulator:
             raise DeviceError(problem, WHERE, "use a task file made for this model")
         x = self._decoded(sample)
         with np.errstate(all="ignore"):
-            return run_support(self._model, self._weights, x, target)
+            return run_support(self._model, self._weights, x, target, self._numerics)
 
     def end_step(self, samples: int) -> tuple[str, ...]:
         """Update the weights and go to the next step; `samples` is how many the host believes it sent.
@@ -146,7 +148,7 @@ class Simulator:
         """Logits (ways,) of one query sample with the weights as they are now."""
         x = self._decoded(sample)
         with np.errstate(all="ignore"):
-            return run_forward(self._model, self._weights, x).logits
+            return run_forward(self._model, self._weights, x, self._numerics).logits
 
     def tensor_bytes(self, name: str) -> bytes:
         """Canonical bytes (little-endian float32) of the weight `name`; KeyError where there is none."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pmeta.codegen.numerics import VARIANTS, Numerics
 from pmeta.codegen.targets import Target
 from pmeta.host.link.device import SampleResult
 from pmeta.host.link.frames import Status
@@ -30,6 +31,7 @@ class Library(Protocol):
     steps: int
     sample_bytes: int
     tensors: int
+    numerics: Numerics
     step: int
     samples: int
 
@@ -106,7 +108,7 @@ class FakeDevice:
             case 1:
                 sizes = (library.sample_bytes, library.ways, library.steps, library.tensors, MAX_PAYLOAD, 1234)
                 at = (self._adaptation_id, library.step, library.samples)
-                return self._firmware_id + struct.pack("<6IQ2I", *sizes, *at)
+                return self._firmware_id + struct.pack("<6IQ3I", *sizes, *at, VARIANTS.index(library.numerics))
             case 2:
                 self._adaptation_id = struct.unpack("<Q", payload)[0]
                 library.reset()

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.manifest import LearnedTensor, Manifest
+from pmeta.codegen.numerics import HELIUM
 from pmeta.codegen.targets import Target, target_bytes, target_problem, targets_of
 from pmeta.codegen.taskfile import Task
 from pmeta.host.link.device import SampleResult
@@ -40,6 +41,7 @@ class FakeLibrary:
         self.steps = STEPS
         self.sample_bytes = SAMPLE_BYTES
         self.tensors = len(TENSORS)
+        self.numerics = HELIUM
         self.reset()
 
     def reset(self) -> None:
@@ -130,7 +132,7 @@ def fake_manifest(firmware_id: bytes = FIRMWARE_ID, regression: bool = False, ca
         firmware_id=firmware_id.hex(),
         model_sha256="0" * 64,
         command="pmeta-gen",
-        numerics="none",
+        numerics=(HELIUM,),
         input_shape=SHAPE,
         sample_bytes=SAMPLE_BYTES,
         ways=5,

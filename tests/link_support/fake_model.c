@@ -116,6 +116,11 @@ void pmeta_predict(const uint8_t *sample, float *logits)
     (void)forward(sample, logits);
 }
 
+uint32_t pmeta_numerics(void)
+{
+    return 1u;
+}
+
 uint32_t pmeta_step(void)
 {
     return step;

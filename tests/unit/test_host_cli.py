@@ -23,8 +23,9 @@ import numpy.typing as npt
 import pytest
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest, firmware_id
+from pmeta.codegen.manifest import LearnedTensor, Manifest, firmware_id
 from pmeta.codegen.modelfile import load_model, save_model, sha256_of
+from pmeta.codegen.numerics import STRICT, Numerics
 from pmeta.codegen.targets import Target
 from pmeta.codegen.taskfile import Task, save_tasks
 from pmeta.host.cli import main
@@ -40,8 +41,9 @@ SHAPE = (1, 16, 16)
 class SimulatedLibrary:
     """pmeta_model.h on top of the simulator: a device that is right, unless told to be wrong."""
 
-    def __init__(self, model: Model, names: tuple[str, ...], spoil_step: int = 0) -> None:
-        self._simulator = Simulator(model)
+    def __init__(self, model: Model, names: tuple[str, ...], spoil_step: int = 0, numerics: Numerics = STRICT) -> None:
+        self._simulator = Simulator(model, numerics)
+        self.numerics = numerics
         self._names = names
         self._spoil_step = spoil_step
         self.ways, self.steps = model.adaptation.ways, model.adaptation.steps
@@ -126,7 +128,7 @@ def make_world(folder: Path, model: Model, targets: npt.NDArray[Any], names: tup
     digest = sha256_of(folder / "model.onnx")
     identity = firmware_id({"model": digest})
     ways, loss = model.adaptation.ways, model.adaptation.loss
-    manifest = Manifest(identity, digest, "pmeta-gen", NUMERICS, SHAPE, 256, ways, 2, ("native",), tensors, (), loss)
+    manifest = Manifest(identity, digest, "pmeta-gen", (STRICT,), SHAPE, 256, ways, 2, ("native",), tensors, (), loss)
     (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     rng = np.random.default_rng(0)
 

@@ -15,7 +15,8 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.appendix_a import appendix_a
 from pmeta.codegen.boards import NATIVE, NETDUINOPLUS2, Board
 from pmeta.codegen.graph import Graph
-from pmeta.codegen.manifest import NUMERICS, LearnedTensor, Manifest
+from pmeta.codegen.manifest import LearnedTensor, Manifest
+from pmeta.codegen.numerics import STRICT
 from pmeta.codegen.paper_accounting import paper_accounting
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Role
@@ -77,7 +78,7 @@ def manifest_of(plan: Plan, boards: tuple[Board, ...] = BOARDS) -> Manifest:
         firmware_id="0123456789abcdef" * 2,
         model_sha256="ab" * 32,
         command="pmeta-gen model.onnx --board native",
-        numerics=NUMERICS,
+        numerics=tuple(STRICT for _ in boards),
         input_shape=plan.graph.input_shape,
         sample_bytes=784,
         ways=adaptation.ways,

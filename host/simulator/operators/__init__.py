@@ -1,4 +1,4 @@
-"""The simulator's operators: one file each, by the class of the node they compute."""
+"""The simulator's operators: one file each, by the variant of the numerics and the class of the node they compute."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from pmeta.codegen.adaptation import LossHead
 from pmeta.codegen.graph import Float32Array, Node
+from pmeta.codegen.numerics import HELIUM, STRICT, Numerics
 from pmeta.codegen.operators import (
     Add,
     AveragePool,
@@ -31,7 +32,7 @@ from pmeta.host.simulator.operators.add import AddOperator
 from pmeta.host.simulator.operators.average_pool import AveragePoolOperator
 from pmeta.host.simulator.operators.clip import ClipOperator
 from pmeta.host.simulator.operators.concat import ConcatOperator
-from pmeta.host.simulator.operators.conv import ConvOperator
+from pmeta.host.simulator.operators.conv import ConvOperator, HeliumConvOperator
 from pmeta.host.simulator.operators.flatten import FlattenOperator
 from pmeta.host.simulator.operators.gemm import GemmOperator
 from pmeta.host.simulator.operators.global_average_pool import GlobalAveragePoolOperator
@@ -44,13 +45,12 @@ from pmeta.host.simulator.operators.relu import ReluOperator
 from pmeta.host.simulator.operators.sigmoid import SigmoidOperator
 from pmeta.host.simulator.operators.tanh import TanhOperator
 
-SIMULATED_LAYERS: dict[type[Node], LayerOperator[Any, Any]] = {
+_LAYERS: Mapping[type[Node], LayerOperator[Any, Any]] = {
     Conv: ConvOperator(),
     Gemm: GemmOperator(),
     GroupNorm: GroupNormOperator(),
 }
-SIMULATED: dict[type[Node], Operator[Any, Any]] = {
-    **SIMULATED_LAYERS,
+_OTHERS: Mapping[type[Node], Operator[Any, Any]] = {
     Add: AddOperator(),
     AveragePool: AveragePoolOperator(),
     Clip: ClipOperator(),
@@ -63,6 +63,13 @@ SIMULATED: dict[type[Node], Operator[Any, Any]] = {
     Relu: ReluOperator(),
     Sigmoid: SigmoidOperator(),
     Tanh: TanhOperator(),
+}
+SIMULATED_LAYERS: Mapping[Numerics, Mapping[type[Node], LayerOperator[Any, Any]]] = {
+    STRICT: _LAYERS,
+    HELIUM: {**_LAYERS, Conv: HeliumConvOperator()},
+}
+SIMULATED: Mapping[Numerics, Mapping[type[Node], Operator[Any, Any]]] = {
+    numerics: {**layers, **_OTHERS} for numerics, layers in SIMULATED_LAYERS.items()
 }
 SIMULATED_LOSSES: Mapping[LossHead, Callable[[Float32Array, Any], tuple[np.float32, Float32Array]]] = {
     "softmax_cross_entropy": softmax_cross_entropy.loss_and_gradient,

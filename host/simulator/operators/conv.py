@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from pmeta.codegen.adaptation import UpdatedPart
 from pmeta.codegen.graph import Float32Array, Shape
 from pmeta.codegen.operators import Conv, Window
+from pmeta.host.simulator import helium
 from pmeta.host.simulator.arithmetic import matrix_product, sum_from_zero
 from pmeta.host.simulator.operators.operator import (
     BoolArray,
@@ -23,21 +25,35 @@ from pmeta.host.simulator.operators.operator import (
 from pmeta.host.simulator.operators.taps import Rectangle, Size, Tap, phases, taps_inside
 from pmeta.host.simulator.storage import Rounding
 
+MatrixProduct = Callable[[Float32Array, Float32Array, Float32Array, BoolArray], Float32Array]
+
 FEW_SUMS = 64  # pairs of filter and channel; with fewer, a step per pixel costs more than what it computes
 
 
-def forward(x: Float32Array, w: Float32Array, b: Float32Array | None, window: Window, groups: int = 1) -> Float32Array:
+def forward(
+    x: Float32Array,
+    w: Float32Array,
+    b: Float32Array | None,
+    window: Window,
+    groups: int = 1,
+    product: MatrixProduct = matrix_product,
+) -> Float32Array:
     """y (F, H', W') of x (C, H, W), w (F, C/groups, kernel_h, kernel_w), b (F,): starts at b, then c, i, j."""
     size = window.output_size(x.shape[1:], "conv")
     start = np.zeros(w.shape[0], np.float32) if b is None else b
     taps = taps_inside(window, x.shape[1:], size)
     reads, inside = _reads(x, [(tap.inputs, tap.outputs) for tap in taps], size, groups)
     weights = _weights(w, taps).reshape(groups, w.shape[0] // groups, -1)
-    return matrix_product(start.reshape(groups, -1), weights, reads, inside).reshape(w.shape[0], *size)
+    return product(start.reshape(groups, -1), weights, reads, inside).reshape(w.shape[0], *size)
 
 
 def input_gradient(
-    gy: Float32Array, w: Float32Array, window: Window, input_shape: Shape, groups: int = 1
+    gy: Float32Array,
+    w: Float32Array,
+    window: Window,
+    input_shape: Shape,
+    groups: int = 1,
+    product: MatrixProduct = matrix_product,
 ) -> Float32Array:
     """g(x) (C, H, W): a sum from +0 over f, then i, then j ascending; a tap has at most one output per pixel."""
     gx = np.zeros(input_shape, np.float32)
@@ -47,16 +63,18 @@ def input_gradient(
         part = gx[:, *phase.pixels]
         reads, inside = _reads(gy, [(tap.outputs, tap.inputs) for tap in phase.taps], part.shape[1:], groups)
         weights = _weights(w, phase.taps).reshape(groups, filters, channels, -1).swapaxes(1, 2)
-        sums = matrix_product(start, weights.reshape(groups, channels, -1), reads, inside)
+        sums = product(start, weights.reshape(groups, channels, -1), reads, inside)
         part[:] = sums.reshape(part.shape)
     return gx
 
 
-def weight_gradient(gy: Float32Array, x: Float32Array, window: Window, groups: int = 1) -> Float32Array:
+def weight_gradient(
+    gy: Float32Array, x: Float32Array, window: Window, groups: int = 1, product: MatrixProduct = matrix_product
+) -> Float32Array:
     """d (F, C/groups, kernel_h, kernel_w): a sum from +0 over output pixels, row-major, without taps outside."""
-    if groups == 1 and gy.shape[0] * x.shape[0] < FEW_SUMS:
+    if product is matrix_product and groups == 1 and gy.shape[0] * x.shape[0] < FEW_SUMS:
         return _few_sums(gy, x, window)
-    return _many_sums(gy, x, window, groups)
+    return _many_sums(gy, x, window, groups, product)
 
 
 def _few_sums(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array:
@@ -70,13 +88,15 @@ def _few_sums(gy: Float32Array, x: Float32Array, window: Window) -> Float32Array
     return d
 
 
-def _many_sums(gy: Float32Array, x: Float32Array, window: Window, groups: int = 1) -> Float32Array:
+def _many_sums(
+    gy: Float32Array, x: Float32Array, window: Window, groups: int = 1, product: MatrixProduct = matrix_product
+) -> Float32Array:
     """`weight_gradient` pixel by pixel, for all filters, channels and taps at once."""
     taps = taps_inside(window, x.shape[1:], gy.shape[1:])
     reads, inside = _reads(x, [(tap.inputs, tap.outputs) for tap in taps], gy.shape[1:], groups)
     gradients = gy.reshape(groups, gy.shape[0] // groups, -1)
     start = np.zeros(gradients.shape[:2], np.float32)
-    sums = matrix_product(start, gradients, reads.swapaxes(1, 2), inside.T)
+    sums = product(start, gradients, reads.swapaxes(1, 2), inside.T)
     d = np.zeros((gy.shape[0], x.shape[0] // groups, *window.kernel), np.float32)
     d[:, :, [tap.row for tap in taps], [tap.column for tap in taps]] = sums.reshape(*d.shape[:2], len(taps))
     return d
@@ -108,12 +128,14 @@ def _reads(
 class ConvOperator(LayerOperator[Conv, Float32Array]):
     """Saves its input."""
 
+    product: MatrixProduct = staticmethod(matrix_product)
+
     def forward(self, node: Conv, weights: Weights, x: Float32Array) -> tuple[Float32Array, Float32Array]:
         bias = None if node.bias is None else weights[node.bias]
-        return forward(x, weights[node.weight], bias, node.window, node.groups), x
+        return forward(x, weights[node.weight], bias, node.window, node.groups, self.product), x
 
     def input_gradient(self, node: Conv, weights: Weights, saved: Float32Array, gy: Float32Array) -> Float32Array:
-        return input_gradient(gy, weights[node.weight], node.window, saved.shape, node.groups)
+        return input_gradient(gy, weights[node.weight], node.window, saved.shape, node.groups, self.product)
 
     def kept_for_weights(
         self, saved: Float32Array, rounded: Rounding, fw: Float32Array | None, of_sample: bool
@@ -128,4 +150,18 @@ class ConvOperator(LayerOperator[Conv, Float32Array]):
     ) -> Contribution:
         if part == "bias":
             return bias_contribution(gy, gamma)
-        return weight_contribution(weight_gradient(gy, kept, node.window, node.groups), gamma)
+        return weight_contribution(weight_gradient(gy, kept, node.window, node.groups, self.product), gamma)
+
+
+class HeliumConvOperator(ConvOperator):
+    """The same with the arithmetic of binary32-helium/1."""
+
+    product: MatrixProduct = staticmethod(helium.matrix_product)
+
+    def contribution(
+        self, node: Conv, kept: Float32Array, gy: Float32Array, gamma: Gamma, part: UpdatedPart
+    ) -> Contribution:
+        contribution = super().contribution(node, kept, gy, gamma, part)
+        if part == "bias":
+            return contribution
+        return replace(contribution, product=helium.product, total=helium.total)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +16,7 @@ from pmeta.host.simulator.arithmetic import sum_from_zero
 from pmeta.host.simulator.storage import Rounding
 
 BoolArray = npt.NDArray[np.bool_]
+Arithmetic = Callable[[Float32Array, Float32Array], Float32Array]  # one operation, elementwise
 Weights = Mapping[str, Float32Array]  # by name, as they are now
 NodeT = TypeVar("NodeT", bound=Node)
 SavedT = TypeVar("SavedT")  # what an operator's backward pass needs from its forward pass
@@ -36,11 +37,13 @@ class Contribution:
     d: Float32Array  # the weight's shape
     factor: Float32Array | None  # broadcasts to d
     kept: BoolArray  # broadcasts to d
+    product: Arithmetic = np.multiply
+    total: Arithmetic = np.add
 
     def added_to(self, accumulator: Float32Array) -> Float32Array:
         """G after this sample."""
-        total = accumulator + (self.d if self.factor is None else self.factor * self.d)
-        return np.where(self.kept, total, accumulator)
+        added = self.d if self.factor is None else self.product(self.factor, self.d)
+        return np.where(self.kept, self.total(accumulator, added), accumulator)
 
 
 class Operator(ABC, Generic[NodeT, SavedT]):
