@@ -27,6 +27,7 @@ from pmeta.codegen.boards import (
     MPS2_AN386,
     MPS2_AN500,
     MPS3_AN547,
+    MPS3_AN547_HELIUM,
     NETDUINOPLUS2,
     Board,
 )
@@ -78,7 +79,7 @@ class Machine:
 _MACHINES = (
     Machine(NETDUINOPLUS2, "shift=0", "COUNT_TIM2", 1.0),
     *(Machine(board, "shift=6", "COUNT_CMSDK", 40 / 64) for board in (MPS2_AN385, MPS2_AN386, MPS2_AN500)),
-    Machine(MPS3_AN547, "shift=6", "COUNT_SYSTEM_COUNTER", 31.25 / 64),
+    *(Machine(board, "shift=6", "COUNT_SYSTEM_COUNTER", 31.25 / 64) for board in (MPS3_AN547, MPS3_AN547_HELIUM)),
     Machine(HIFIVE1_REVB, "shift=0", "COUNT_MINSTRET", 1.0),
     Machine(VIRT_RV32, "shift=0", "COUNT_MINSTRET", 1.0, COUNTING / "virt"),
 )

@@ -173,7 +173,7 @@ MPS3_AN547 = dataclasses.replace(
     clock_hz=32_000_000,
     linker_script="mps3/an547.ld",
     # Without Helium, whose float vectors take subnormal numbers for zeros.
-    gcc_flags=("-mcpu=cortex-m55+nomve", "-mthumb", "-mfloat-abi=hard"),
+    gcc_flags=("-mcpu=cortex-m55+nomve", "-mthumb", "-mfloat-abi=hard", *IN_ORDER),
     clang_flags=("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55-mve-mve_fp+fp_armv8d16+fullfp16"),
     qemu=("qemu-system-arm", "-machine", "mps3-an547"),
 )
@@ -184,7 +184,7 @@ MPS3_AN547_HELIUM = dataclasses.replace(
     title="Arm MPS3 with Cortex-M55 (AN547) and its Helium, emulated",
     numerics=HELIUM,
     # Only kernels written for it use Helium: what a compiler makes vectors of, docs/numerics.md does not say.
-    gcc_flags=("-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", "-fno-tree-vectorize"),
+    gcc_flags=("-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", *IN_ORDER, "-fno-tree-vectorize"),
     clang_flags=(
         *("-target", "thumb-freestanding-eabihf", "-mcpu=cortex_m55+mve_fp+fp_armv8d16+fullfp16"),
         *("-fno-vectorize", "-fno-slp-vectorize"),

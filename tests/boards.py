@@ -9,7 +9,8 @@ import pytest
 from pmeta.codegen.boards import BOARDS, Board
 
 EMULATED = tuple(board for board in BOARDS.values() if board.emulated)
-CORES = tuple({board.core: board for board in reversed(EMULATED)}.values())  # the first board of each
+# The first board of each core and numerics.
+CORES = tuple({(board.core, board.numerics): board for board in reversed(EMULATED)}.values())
 
 
 def parameters(boards: Iterable[Board]) -> list[object]:

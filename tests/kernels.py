@@ -50,14 +50,14 @@ class Fenced:
 
     def __init__(self, shape: Sequence[int], dtype: type[np.generic], around: int = UNWRITTEN) -> None:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        self._raw = np.full(2 * FENCE + size, around, np.uint8)
+        self.raw = np.full(2 * FENCE + size, around, np.uint8)
         self._around = around
-        self.array: Array = self._raw[FENCE : FENCE + size].view(dtype).reshape(shape)
+        self.array: Array = self.raw[FENCE : FENCE + size].view(dtype).reshape(shape)
 
     @property
     def intact(self) -> bool:
         """Whether nothing outside the array was written."""
-        outside = np.concatenate([self._raw[:FENCE], self._raw[FENCE + self.array.nbytes :]])
+        outside = np.concatenate([self.raw[:FENCE], self.raw[FENCE + self.array.nbytes :]])
         return bool((outside == self._around).all())
 
 
@@ -86,7 +86,7 @@ Argument = Fenced | Array | ShapeConstants | Struct | np.generic | int | float |
 
 def call(function: str, *arguments: Argument) -> float | None:
     """Call a kernel: None is NULL, an array is read only, what may be written must be `Fenced`."""
-    kernel = _layer(function, *_constants(arguments)) if function in inline_kernels() else _kernels()[function]
+    kernel = _layer(layer_of(function, arguments)) if function in inline_kernels() else _kernels()[function]
     alive: list[Fenced] = []  # until the kernel returns
     values = [
         _passed(f"{function}: {parameter.name}", parameter, argument, alive)
@@ -150,32 +150,48 @@ def _kernels() -> Mapping[str, Kernel]:
     }
 
 
-def _constants(arguments: Sequence[Argument]) -> tuple[str, tuple[tuple[str, int | float], ...], int | None]:
-    """What is constant in a layer's function: the struct, its fields, and how rows are stored."""
+@dataclass(frozen=True)
+class Layer:
+    """A kernel, and what is constant where it is compiled for a layer."""
+
+    function: str
+    struct: str
+    fields: tuple[tuple[str, int | float], ...]  # of the shape
+    type: int | None  # how rows are stored
+
+    @property
+    def declared(self) -> tuple[str, str]:
+        """(result, parameters)."""
+        found = (functions_in(header).get(self.function) for header in headers())
+        return next(declared for declared in found if declared is not None)
+
+    def source(self, entry: str) -> str:
+        """C of a function with the kernel's parameters, as pmeta_layers.c has it."""
+        result, parameters = self.declared
+        names = [_declared(text).name for text in parameters.split(",")][1:]
+        passed = [f"&{entry}_shape", *(str(self.type) if name == "type" else name for name in names)]
+        values = ", ".join(f".{name} = {value}" for name, value in self.fields)
+        lines = [
+            f'#include "{function_header(self.function)}"',
+            f"static const {self.struct} {entry}_shape = {{{values}}};",
+            f"{result} {entry}({parameters});",
+            f"{result} {entry}({parameters})",
+            f"{{ (void)s; {'(void)type; ' * ('type' in names)}{self.function}({', '.join(passed)}); }}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def layer_of(function: str, arguments: Sequence[Argument]) -> Layer:
+    """Of a kernel that is compiled for shapes, and what a call passes."""
     shape, *others = arguments
     assert isinstance(shape, ShapeConstants)
     types = [argument for argument in others if isinstance(argument, int)]
-    return shape.struct, tuple(shape.fields.items()), types[0] if types else None
+    return Layer(function, shape.struct, tuple(shape.fields.items()), types[0] if types else None)
 
 
 @functools.cache
-def _layer(function: str, struct: str, fields: tuple[tuple[str, int | float], ...], type_: int | None) -> Kernel:
-    """A kernel compiled for one shape, as pmeta_layers.c does it."""
-    result, parameters = next(
-        found for header in headers() if (found := functions_in(header).get(function)) is not None
-    )
-    names = [_declared(text).name for text in parameters.split(",")][1:]
-    passed = ["&shape", *(str(type_) if name == "type" else name for name in names)]
-    values = ", ".join(f".{name} = {value}" for name, value in fields)
-    lines = [
-        f'#include "{function_header(function)}"',
-        f"static const {struct} shape = {{{values}}};",
-        f"{result} entry({parameters});",
-        f"{result} entry({parameters})",
-        f"{{ (void)s; {'(void)type; ' * ('type' in names)}{function}({', '.join(passed)}); }}",
-    ]
-    text = "\n".join(lines)
-    return _kernel(_library((text,)), "entry", result, parameters)
+def _layer(layer: Layer) -> Kernel:
+    return _kernel(_library((layer.source("entry"),)), "entry", *layer.declared)
 
 
 def function_header(function: str) -> str:

@@ -23,8 +23,7 @@ PMETA_INLINE void pmeta_conv_input_block(const pmeta_conv_shape *s, int32_t chan
 {
     const int32_t taps = s->kernel_h * s->kernel_w;
     const int32_t step = pmeta_conv_row_step(s);
-    const uint32x4_t input =
-        pmeta_addresses(gx + row * s->in_w + phase + n * s->stride_w, s->in_h * s->in_w, channels);
+    const uint32x4_t input = pmeta_addresses(gx + row * s->in_w + phase + n * s->stride_w, s->in_h * s->in_w, channels);
     float32x4_t sum[PMETA_BLOCK_WIDTH];
     PMETA_UNROLL
     for (int32_t p = 0; p < inputs; p++) {

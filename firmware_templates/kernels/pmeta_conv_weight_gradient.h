@@ -105,7 +105,8 @@ PMETA_INLINE void pmeta_conv_weight_row(const pmeta_conv_shape *s, int32_t filte
     for (int32_t ow = columns.left; ow < columns.rest; ow += PMETA_BLOCK_OUTPUTS) {
         pmeta_conv_weight_outputs(s, filters, channels, j, taps, ow, PMETA_BLOCK_OUTPUTS, 0, x, gy, sums);
     }
-    pmeta_conv_weight_outputs(s, filters, channels, j, taps, columns.rest, columns.right - columns.rest, 0, x, gy, sums);
+    pmeta_conv_weight_outputs(s, filters, channels, j, taps, columns.rest, columns.right - columns.rest, 0, x, gy,
+                              sums);
     PMETA_UNROLL
     for (int32_t ow = columns.right; ow < s->out_w; ow++) {
         pmeta_conv_weight_outputs(s, filters, channels, j, taps, ow, 1, 1, x, gy, sums);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Helium (MVE): four floats at once. It takes subnormal numbers for zeros, which makes other numerics of what is
- * computed with it: docs/numerics.md, "binary32-helium/1". A vector's lanes are outputs, of as many filters or channels,
- * whose numbers lie far apart in memory: it is gathered from four addresses.
+ * computed with it: docs/numerics.md, "binary32-helium/1". A vector's lanes are outputs, of as many filters or
+ * channels, whose numbers lie far apart in memory: it is gathered from four addresses.
  *
- * GCC does not see that gathering reads memory: it may do so before what comes earlier in the same function. So no kernel
- * gathers what it has written. */
+ * GCC does not see that gathering reads memory: it may do so before what comes earlier in the same function. So no
+ * kernel gathers what it has written. */
 #ifndef PMETA_HELIUM_H
 #define PMETA_HELIUM_H
 
@@ -21,8 +21,8 @@ PMETA_INLINE uint32x4_t pmeta_strided(const float *first, uint32x4_t numbers, in
     return vaddq_n_u32(vmulq_n_u32(numbers, (uint32_t)stride * sizeof(float)), (uint32_t)(uintptr_t)first);
 }
 
-/* Addresses of `count` (1..4) floats, `stride` apart. The last one takes the lanes that are left: what is computed there
- * is computed twice, and stored twice in the same place. */
+/* Addresses of `count` (1..4) floats, `stride` apart. The last one takes the lanes that are left: what is computed
+ * there is computed twice, and stored twice in the same place. */
 PMETA_INLINE uint32x4_t pmeta_addresses(const float *first, int32_t stride, int32_t count)
 {
     const uint32x4_t lane = vidupq_n_u32(0, 1);
@@ -59,8 +59,8 @@ PMETA_INLINE float32x4_t pmeta_gather(uint32x4_t at, int32_t place)
     }
 }
 
-/* sum + a * b, two operations. The empty statement keeps their place: a compiler that takes many products first runs out
- * of the eight registers. */
+/* sum + a * b, two operations. The empty statement keeps their place: a compiler that takes many products first runs
+ * out of the eight registers. */
 PMETA_INLINE float32x4_t pmeta_add_product(float32x4_t sum, float32x4_t a, float b)
 {
     sum = vaddq_f32(sum, vmulq_n_f32(a, b));

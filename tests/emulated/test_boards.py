@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import serial
 
-from pmeta.codegen.boards import BOARDS, MPS3_AN547, NETDUINOPLUS2, Board
+from pmeta.codegen.boards import BOARDS, MPS3_AN547, MPS3_AN547_HELIUM, NETDUINOPLUS2, Board
 from pmeta.codegen.manifest import Manifest, StaticObject
 from pmeta.codegen.project.platformio import STACK_BYTES, platformio_files
 from pmeta.codegen.project.ram import linked_ram
@@ -261,7 +261,7 @@ class Emulator:
 
 
 PAINT = b"\xa5"
-VISIBLE_TO_CORE = (MPS3_AN547,)  # only: QEMU cannot look into its tightly coupled memory from outside
+VISIBLE_TO_CORE = (MPS3_AN547, MPS3_AN547_HELIUM)  # only: QEMU cannot look into its tightly coupled memory from outside
 
 
 @pytest.fixture

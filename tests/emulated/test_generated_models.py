@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.plan import adapting
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.boards import BOARDS, HIFIVE1_REVB, MPS3_AN547
+from pmeta.codegen.boards import BOARDS, HIFIVE1_REVB, MPS3_AN547, MPS3_AN547_HELIUM
 from pmeta.codegen.modelfile import save_model
 from pmeta.codegen.networks import mlp
 from pmeta.codegen.project import constants
@@ -38,13 +38,16 @@ MODELS = {
 }
 
 
-# On one board per core; the smallest one has no room for most.
-FIT_16_KIB = ("small", "network 3")
+# On one board per core; the smallest one has no room for most, and Helium changes convolutions only.
+SOME_MODELS = {
+    HIFIVE1_REVB: ("small", "network 3"),
+    MPS3_AN547_HELIUM: ("small", "network 5", "few bits"),
+}
 ON_BOARDS = [
     pytest.param(name, board.name, marks=marks_of(board))
     for name in MODELS
     for board in CORES
-    if board is not HIFIVE1_REVB or name in FIT_16_KIB
+    if name in SOME_MODELS.get(board, MODELS)
 ]
 
 
@@ -78,10 +81,10 @@ def test_no_stack_grows_deeper_than_its_bound(board: str, platformio, tmp_path: 
     port = project.port(board)
     try:
         with Device(Client(connector(port, 115200), port, Timeouts())) as device:
-            device.handshake(project.manifest)
+            hello = device.handshake(project.manifest)
             x, y = random_samples(model, 1, 3)
             task = Task(x, y.astype(np.uint8), x[:1], y[:1].astype(np.uint8), tuple("abcde"), "task")
-            checked = list(verify(device, project.manifest, task, Simulator(model), full=True))
+            checked = list(verify(device, project.manifest, task, Simulator(model, hello.numerics), full=True))
             assert not [one.difference for one in checked if one.difference is not None]
             used = device.hello().stack_bytes
     finally:
@@ -95,7 +98,7 @@ TWO_REGIONS = [board for board in EMULATED if board.more_ram]
 @pytest.mark.parametrize("board", parameters(TWO_REGIONS))
 def test_an_arena_in_two_regions(board: str, platformio, tmp_path: Path) -> None:
     """A learned layer and its accumulator, each almost as large as the board's first region."""
-    inputs, hidden = (220, 400) if board == MPS3_AN547.name else (980, 980)
+    inputs, hidden = (220, 400) if BOARDS[board].core == MPS3_AN547.core else (980, 980)
     model = adapting(mlp(inputs, (hidden,), 4, np.random.default_rng(1)), None, steps=2)
     save_model(model, tmp_path / "model.onnx")
     project = generate(tmp_path / "model.onnx", ["native", board])
