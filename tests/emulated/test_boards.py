@@ -143,7 +143,8 @@ int main(void)
 
 def manifest(model_bytes: int) -> str:
     statics = (StaticObject("arena", "model", model_bytes), StaticObject("stack", "stack", STACK_BYTES))
-    return Manifest("0" * 32, "0" * 64, "", "", (1, 1, 1), 1, 2, 1, tuple(BOARDS), (), statics).to_json()
+    numerics = tuple(board.numerics for board in BOARDS.values())
+    return Manifest("0" * 32, "0" * 64, "", numerics, (1, 1, 1), 1, 2, 1, tuple(BOARDS), (), statics).to_json()
 
 
 def write_project(folder: Path, expected: str = "3.0f") -> Path:
