@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.plan import adapting
 from pmeta.codegen.adaptation import (
     Adaptation,
     AttentionModule,
@@ -17,6 +18,7 @@ from pmeta.codegen.adaptation import (
     UpdatedPart,
 )
 from pmeta.codegen.graph import Float32Array, Graph, Node, Shape, frozen_float32
+from pmeta.codegen.networks import three_conv
 from pmeta.codegen.operators import (
     Add,
     AveragePool,
@@ -103,6 +105,17 @@ def with_encoding(model: Model, encoding: InputEncoding) -> Model:
 def regression(model: Model) -> Model:
     """The same model, but it learns numbers."""
     return Model(model.graph, replace(model.adaptation, loss="mean_squared_error"))
+
+
+def faint(size: int) -> Model:
+    """Three convolutions without normalization, of which the first gives numbers as small as normal ones can be.
+
+    So the variants of the numerics give different logits. Samples are (1, size, size), of 3 ways.
+    """
+    graph = three_conv((1, size, size), 3, 8, np.random.default_rng(2))
+    scales = {"conv1": 2.0**-122, "conv2": 2.0**60, "fc": 2.0**62}
+    weights = {name: array * np.float32(scales.get(name.split(".")[0], 1)) for name, array in graph.weights.items()}
+    return adapting(replace(graph, weights=weights), ("conv3", "fc"), steps=2)
 
 
 def random_samples(

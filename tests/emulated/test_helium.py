@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.plan import adapting
-from pmeta.codegen.adaptation import InputEncoding, Model
+from pmeta.codegen.adaptation import InputEncoding
 from pmeta.codegen.boards import MPS3_AN547, MPS3_AN547_HELIUM, Board
-from pmeta.codegen.graph import Float32Array, Graph
+from pmeta.codegen.graph import Float32Array
 from pmeta.codegen.modelfile import load_model, save_model
-from pmeta.codegen.networks import three_conv
 from pmeta.codegen.numerics import HELIUM, STRICT, Numerics
 from pmeta.codegen.operators import Conv, Window
 from pmeta.codegen.project.generate import generate, write_project
@@ -42,7 +40,7 @@ from tests.differential.operators.comparison import (
 )
 from tests.emulated_kernels import EmulatedCall, run_calls
 from tests.kernels import Argument, Fenced, in_place, unwritten
-from tests.models import random_samples
+from tests.models import faint, random_samples
 
 pytestmark = [pytest.mark.emulated, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
 
@@ -180,18 +178,9 @@ def test_convolutions(board: Board, tmp_path: Path) -> None:
     }
 
 
-def faint_model() -> Model:
-    """Without normalization: the first layer gives numbers as small as normal ones can be, the last one does not."""
-    graph = three_conv((1, 12, 12), 3, 8, np.random.default_rng(2))
-    scales = {"conv1": 2.0**-122, "conv2": 2.0**60, "fc": 2.0**62}
-    weights = {name: array * np.float32(scales.get(name.split(".")[0], 1)) for name, array in graph.weights.items()}
-    learning = ("conv3", "fc")
-    return adapting(Graph(graph.name, graph.input, graph.input_shape, graph.nodes, weights), learning, steps=2)
-
-
 def test_one_project_for_both(platformio, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Each board has the golden vectors of its variant; the host learns from the device which one to simulate."""
-    model, folder = faint_model(), tmp_path / "project"
+    model, folder = faint(12), tmp_path / "project"
     boards = (MPS3_AN547, MPS3_AN547_HELIUM)
     save_model(model, tmp_path / "model.onnx")
     write_project(generate(tmp_path / "model.onnx", [board.name for board in boards]), folder)

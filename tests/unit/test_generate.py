@@ -139,7 +139,7 @@ def test_the_manifest_round_trips_and_refuses_damage(model_path: Path) -> None:
     manifest = generate(model_path, ["native"]).manifest
     text = manifest.to_json()
     assert Manifest.from_json(text, "manifest.json") == manifest
-    for broken in ("", "[]", "{}", text.replace('"schema": 2', '"schema": 1'), text.replace('"steps"', '"stops"')):
+    for broken in ("", "[]", "{}", text.replace('"schema": 3', '"schema": 2'), text.replace('"steps"', '"stops"')):
         with pytest.raises(DataError):
             Manifest.from_json(broken, "manifest.json")
 

@@ -25,13 +25,13 @@ import pytest
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.manifest import LearnedTensor, Manifest, firmware_id
 from pmeta.codegen.modelfile import load_model, save_model, sha256_of
-from pmeta.codegen.numerics import STRICT, Numerics
+from pmeta.codegen.numerics import STRICT, VARIANTS, Numerics
 from pmeta.codegen.targets import Target
 from pmeta.codegen.taskfile import Task, save_tasks
 from pmeta.host.cli import main
 from pmeta.host.simulator.simulator import SampleResult, Simulator
 from tests.link_support.fake_device import FakeDevice
-from tests.models import random_4conv, regression
+from tests.models import faint, random_4conv, regression
 
 pytestmark = pytest.mark.unit
 
@@ -97,8 +97,8 @@ class World:
     names: tuple[str, ...]
     manifest: Manifest
 
-    def device(self, spoil_step: int = -1, identity: str = "") -> FakeDevice:
-        library = SimulatedLibrary(self.model, self.names, spoil_step)
+    def device(self, spoil_step: int = -1, identity: str = "", numerics: Numerics = STRICT) -> FakeDevice:
+        library = SimulatedLibrary(self.model, self.names, spoil_step, numerics)
         return FakeDevice(library, bytes.fromhex(identity or self.manifest.firmware_id))
 
 
@@ -233,6 +233,25 @@ def test_numbers_verified_run_and_simulated(numbers_world: World, serve: Callabl
     for phase in ("before", "after"):
         distances = np.array(query[phase]) - np.array(query["target"])
         assert np.isclose(errors[phase], (distances**2).mean())
+
+
+def test_numerics_are_those_of_the_device(tmp_path: Path, serve: Callable[[FakeDevice], str]) -> None:
+    """Of a network whose logits depend on the variant."""
+    world = make_world(tmp_path, faint(SHAPE[1]), np.arange(3, dtype=np.uint8), ("one", "two", "three"))
+    tasks = ("--tasks", world.tasks)
+    simulated = []
+    for variant in VARIANTS:
+        port = serve(world.device(numerics=variant))
+        done = host("verify", world.folder, "--port", port, *tasks, "--json")
+        assert done.returncode == 0, done.stdout
+        assert json.loads(done.stdout)["numerics"] == variant
+        on_device = host("run", world.folder, "--port", serve(world.device(numerics=variant)), *tasks, "--json")
+        simulated.append(json.loads(host("simulate", world.folder, *tasks, "--numerics", variant, "--json").stdout))
+        assert json.loads(on_device.stdout)["tasks"] == simulated[-1]["tasks"]
+    assert simulated[0] != simulated[1]
+    refused = host("simulate", world.folder, *tasks, "--numerics", "binary64")
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert "choose one of: binary32-strict/1, binary32-helium/1" in refused.stderr
 
 
 def test_tasks_of_another_kind_are_refused(world: World, numbers_world: World) -> None:
