@@ -29,7 +29,9 @@ from pmeta.host.simulator.arithmetic import canonical_bytes, crc32
 from pmeta.host.simulator.simulator import Simulator
 from tests.compiled import MODEL_SOURCES, bytes_in_use, compiler, kernel_objects, write_library
 
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+# Every access of what is inlined and unrolled would be checked apart, which takes a compiler minutes.
+SMALL = ("-DPMETA_INLINE=static inline", "-DPMETA_UNROLL=", "-DPMETA_UNROLL_SOME=")
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", *SMALL)
 PROGRAM = Path(__file__).with_name("program.c")
 SECONDS = 120  # for one program: far more than any takes
 MOST_WORDS = 3000  # characters of what a compiler or a sanitizer says

@@ -8,10 +8,14 @@
 
 #include <stdint.h>
 
+#if !defined(PMETA_INLINE)
 #define PMETA_INLINE static inline __attribute__((always_inline))
+#endif
 
-/* Before a loop whose bounds are constants: writes out all its rounds. PMETA_UNROLL_SOME: before any loop, a few. */
-#if defined(__clang__)
+/* Before a loop whose bounds are constants: writes out all its rounds. PMETA_UNROLL_SOME: before any loop, a few. Where
+ * all three are defined otherwise, code is slow, small, and quickly compiled, as sanitizers want it. */
+#if defined(PMETA_UNROLL)
+#elif defined(__clang__)
 #define PMETA_UNROLL      _Pragma("unroll")
 #define PMETA_UNROLL_SOME _Pragma("clang loop unroll_count(4)")
 #else
