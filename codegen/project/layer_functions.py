@@ -7,7 +7,7 @@ and the types of stored rows are constants, the compiler writes out its blocks. 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -64,6 +64,7 @@ def layer_files(plan: Plan, common: Mapping[str, Any]) -> dict[str, str]:
     values = {
         **common,
         "kernel_headers": headers_of(function.kernel for function in functions),
+        "type_headers": _type_headers(functions),
         "shapes": [shape_struct(shape) for shape in dict.fromkeys(function.shape for function in functions)],
         "functions": [_function(function) for function in functions],
     }
@@ -80,6 +81,14 @@ def inline_kernels() -> Mapping[str, tuple[str, ...]]:
     pattern = r"^PMETA_INLINE void (\w+)\(const \w+_shape \*s,([^()]*)\);"
     found = (match for text in texts for match in re.findall(pattern, text, flags=re.MULTILINE))
     return {name: tuple(" ".join(part.split()) for part in parameters.split(",")) for name, parameters in found}
+
+
+def _type_headers(functions: Iterable[LayerFunction]) -> list[str]:
+    """The kernels' headers that define the types of parameters; others may be missing from the library."""
+    types = {word for f in functions for part in inline_kernels()[f.kernel] for word in re.findall(r"pmeta_\w+", part)}
+    pattern = rf"^typedef [^;{{}}]* (?:{'|'.join(sorted(types))});"
+    texts = files_in("kernels", (".h",)).items()
+    return [name for name, text in texts if types and re.search(pattern, text, flags=re.MULTILINE)]
 
 
 def _function(function: LayerFunction) -> dict[str, Any]:

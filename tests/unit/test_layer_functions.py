@@ -10,6 +10,10 @@ import pytest
 from pmeta.codegen.adaptation import Adaptation, InputEncoding, Model
 from pmeta.codegen.graph import Graph, frozen_float32
 from pmeta.codegen.networks import mlp
+from pmeta.codegen.operators.flatten import Flatten
+from pmeta.codegen.operators.gemm import Gemm
+from pmeta.codegen.operators.max_pool import MaxPool
+from pmeta.codegen.operators.window import Window
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.project.c_source import Title, library_code
 from pmeta.codegen.project.layer_functions import PREFIX, inline_kernels, layer_function
@@ -69,3 +73,17 @@ def test_a_network_without_such_kernels_has_no_such_files() -> None:
     code = library_code(make_plan(all_learn(mlp())), TITLE)
     assert not {"pmeta_layers.c", "pmeta_layers.h", "pmeta_conv.h"} & code.keys()
     assert "pmeta_layers.h" not in code["pmeta_plan.c"]
+
+
+def test_all_that_is_included_is_in_the_library() -> None:
+    """A network without a convolution has no rows of several types, and none of their kernels."""
+    fc = {"fc.weight": frozen_float32(np.ones((2, 12))), "fc.bias": frozen_float32(np.ones(2))}
+    nodes = (
+        MaxPool("pool", "x", "pool.y", Window((2, 2), (2, 2))),
+        Flatten("flatten", "pool.y", "flatten.y"),
+        Gemm("fc", "flatten.y", "fc.y", "fc.weight", "fc.bias", 2),
+    )
+    for graph in (Graph("pool", "x", (3, 4, 4), nodes, fc), mlp(2, (8, 4), outputs=2)):
+        code = library_code(make_plan(all_learn(graph)), TITLE)
+        included = {name for text in code.values() for name in re.findall(r'^#include "(.*)"$', text, re.MULTILINE)}
+        assert included - code.keys() == {"pmeta_weights.h"}, graph.name  # of the constants
