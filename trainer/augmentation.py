@@ -13,6 +13,8 @@ from torch import Tensor
 from pmeta.codegen.errors import ConfigError
 from pmeta.trainer.config import AugmentationConfig
 
+LATTICE = 4  # points in each axis whose displacements bend a picture, evenly spread over it
+
 
 @dataclass(frozen=True)
 class Changes:
@@ -21,6 +23,7 @@ class Changes:
     symmetry: npt.NDArray[np.int64]  # (T, ways), number of one of the symmetries that make new classes
     shift: npt.NDArray[np.int64]  # (T, ways, S, 2), rows and columns
     warp: npt.NDArray[np.float32] | None  # (T, ways, S, 2, 2): target to source, about the middle; None: none
+    bend: npt.NDArray[np.float32] | None = None  # (T, ways, S, 2, LATTICE, LATTICE), columns and rows; None: none
     negated: npt.NDArray[np.bool_] | None = None  # (T, ways, C): channels whose sign changes; None: none
 
     def share(self, tasks: slice) -> Changes:
@@ -50,6 +53,7 @@ class Augmentation:
             symmetry=rng.integers(0, symmetries, shape[:2]),
             shift=rng.integers(-config.shift, config.shift + 1, (*shape, 2)),
             warp=_warps(config, shape, rng),
+            bend=_bends(config, shape, rng),
             negated=rng.random((*shape[:2], self._channels)) < 0.5 if config.negate_channels else None,
         )
 
@@ -69,7 +73,10 @@ class Augmentation:
         maps = self._symmetries[symmetry][:, :, None].expand(-1, -1, samples, -1)
         source = maps.gather(3, pixels)[:, :, :, None].expand(-1, -1, -1, channels, -1)
         moved = raw.flatten(4).gather(4, source).reshape(raw.shape)
-        return moved if changes.warp is None else _warped(moved, torch.from_numpy(changes.warp).to(raw.device))
+        if changes.warp is None and changes.bend is None:
+            return moved
+        warp, bend = (None if a is None else torch.from_numpy(a).to(raw.device) for a in (changes.warp, changes.bend))
+        return _warped(moved, warp, bend)
 
 
 def _warps(
@@ -99,11 +106,32 @@ def _drawn_warps(
     return np.asarray(turn @ shear * zoom[..., None, :])
 
 
-def _warped(pictures: Tensor, warp: Tensor) -> Tensor:
+def _bends(
+    config: AugmentationConfig, shape: tuple[int, int, int], rng: np.random.Generator
+) -> npt.NDArray[np.float32] | None:
+    """Displacements of the lattice's points in pixels, of a class as a whole and of each sample; None where none are.
+
+    The elastic distortions of Simard, Steinkraus and Platt (ICDAR 2003), drawn on a lattice instead of for each pixel.
+    """
+    if not (config.bend or config.class_bend):
+        return None
+    points = (2, LATTICE, LATTICE)
+    of_sample = rng.uniform(-config.bend, config.bend, (*shape, *points))
+    of_class = rng.uniform(-config.class_bend, config.class_bend, (*shape[:2], 1, *points))
+    return np.asarray(of_sample + of_class, np.float32)
+
+
+def _warped(pictures: Tensor, warp: Tensor | None, bend: Tensor | None) -> Tensor:
     """Bilinear, edges repeated; float32."""
     flat = pictures.flatten(0, 2).float()
-    matrices = F.pad(warp.flatten(0, 2), (0, 1))  # no translation: shifts have been applied
-    grid = F.affine_grid(matrices, list(flat.shape), align_corners=False)
+    matrices = torch.eye(2, device=flat.device).expand(len(flat), 2, 2) if warp is None else warp.flatten(0, 2)
+    no_translation = F.pad(matrices, (0, 1))  # shifts have been applied
+    grid = F.affine_grid(no_translation, list(flat.shape), align_corners=False)
+    if bend is not None:
+        height, width = size = flat.shape[2:]
+        pixels = F.interpolate(bend.flatten(0, 2), tuple(size), mode="bicubic", align_corners=True)
+        whole = torch.tensor([width, height], device=flat.device) / 2  # a picture spans -1 to 1 in the grid
+        grid = grid + pixels.movedim(1, 3) / whole
     return F.grid_sample(flat, grid, padding_mode="border", align_corners=False).reshape(pictures.shape)
 
 

@@ -128,9 +128,35 @@ def test_a_class_is_warped_as_a_whole() -> None:
     assert 15 < np.rad2deg(np.arccos(apart[..., 0, 0].clip(-1, 1))).max() <= 20.1
 
 
+def test_a_picture_bent_alike_everywhere_is_shifted() -> None:
+    """One pixel down and two to the left, by the lattice; edges repeat."""
+    source = data()
+    augmentation = Augmentation(AugmentationConfig(bend=2.0), source.shape, torch.device("cpu"))
+    raw = torch.from_numpy(source.samples[:1].copy())[None, None]
+    still = augmentation.draw((1, 1, 1), np.random.default_rng(0))
+    bend = np.zeros_like(still.bend)
+    bend[..., 0, :, :], bend[..., 1, :, :] = 2, -1  # target to source: columns, rows
+    changes = replace(still, shift=np.zeros_like(still.shift), bend=bend)
+    padded = np.pad(source.samples[0], ((0, 0), (1, 0), (0, 2)), mode="edge")[:, :6, 2:]
+    np.testing.assert_allclose(augmentation.apply(raw, changes)[0, 0, 0], padded, atol=1e-3)
+
+
+def test_bends_of_a_class_and_of_its_samples() -> None:
+    def drawn(**limits: float) -> Any:
+        augmentation = Augmentation(AugmentationConfig(**limits), (1, 6, 6), torch.device("cpu"))
+        return augmentation.draw((20, 5, 3), np.random.default_rng(0)).bend
+
+    alike, apart = drawn(class_bend=1.5), drawn(bend=1.5)
+    np.testing.assert_array_equal(alike, alike[:, :, :1].repeat(3, 2))
+    assert (apart[:, :, 0] != apart[:, :, 1]).all()
+    for bend in (alike, apart):
+        assert bend.shape == (20, 5, 3, 2, 4, 4) and 1.4 < np.abs(bend).max() <= 1.5
+    assert drawn(angle=10.0) is None
+
+
 def test_a_share_of_the_tasks_keeps_all_their_changes() -> None:
     source = data()
-    subject = sampler(source, shift=2, angle=10, class_angle=20, rotate_classes=True, negate_channels=True)
+    subject = sampler(source, shift=2, angle=10, class_angle=20, bend=1, rotate_classes=True, negate_channels=True)
     draw = subject.draw(0, 0, 6)
     whole, part = subject.gather(draw), subject.gather(draw.share(slice(2, 5)))
     for of_all, of_share in zip(whole.tensors(), part.tensors(), strict=True):
