@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,6 +42,7 @@ class Board:
     more_ram: tuple[MemoryRegion, ...] = ()  # where the arena goes on if it is not
     flash_bytes: int = 0
     clock_hz: int = 0
+    flags: tuple[str, ...] = ()  # for the compiler, beside COMPILE_FLAGS
     linker_script: str = ""  # path below firmware_templates/boards/
     gnu_tools: tuple[str, ...] = ()  # prefixes that GCC and its tools go by; the first that is installed is used
     gcc_flags: tuple[str, ...] = ()  # choose the core for GCC
@@ -95,7 +98,18 @@ NATIVE = Board(
     kind="native",
     fpu=True,
     sources=("native",),
+    flags=("-O3",),
 )
+
+# For the native board, by `platform.machine()` where it is compiled: there it runs, and may use all that the processor
+# has. Wider vectors give the same bits. Machines that are missing need nothing: on AArch64 all have the same vectors.
+PROCESSOR_FLAGS: Mapping[str, tuple[str, ...]] = {"x86_64": ("-march=native",)}
+
+
+def native_flags() -> tuple[str, ...]:
+    """What the native board's sources are compiled with on this computer."""
+    return (*COMPILE_FLAGS, *NATIVE.flags, *PROCESSOR_FLAGS.get(platform.machine(), ()))
+
 
 NETDUINOPLUS2 = Board(
     name="netduinoplus2",

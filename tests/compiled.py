@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.boards import native_flags
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Stage
 from pmeta.codegen.plan.strategy import STRATEGIES, Strategy
@@ -55,15 +55,15 @@ def write_library(plan: Plan, folder: Path, support: Support = STREAMED) -> list
 
 
 @functools.cache
-def kernel_objects(options: tuple[str, ...] = ("-fPIC",)) -> tuple[str, ...]:
-    """The kernels, which are the same for every model, as object files: compiled once."""
+def kernel_objects(options: tuple[str, ...] = ("-fPIC",), flags: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    """The kernels, which are the same for every model, as object files: compiled once; `flags` for native_flags()."""
     folder = Path(tempfile.mkdtemp(prefix="pmeta-kernels-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     sources = files_in("kernels", (".c", ".h"))
     for name, text in sources.items():
         (folder / name).write_text(text, encoding="utf-8")
     files = [name for name in sources if name.endswith(".c")]
-    subprocess.run([compiler(), *COMPILE_FLAGS, *options, "-c", *files], check=True, cwd=folder)
+    subprocess.run([compiler(), *(flags or native_flags()), *options, "-c", *files], check=True, cwd=folder)
     return tuple(str((folder / name).with_suffix(".o")) for name in files)
 
 
@@ -75,7 +75,7 @@ def fences() -> tuple[str, str]:
     for name, alignment in (("before", FENCE_BYTES), ("behind", 1)):
         text = f"unsigned char fence_{name}[{FENCE_BYTES}] __attribute__((aligned({alignment})));\n"
         (folder / f"{name}.c").write_text(text, encoding="utf-8")
-        subprocess.run([compiler(), *COMPILE_FLAGS, "-fPIC", "-c", f"{name}.c"], check=True, cwd=folder)
+        subprocess.run([compiler(), *native_flags(), "-fPIC", "-c", f"{name}.c"], check=True, cwd=folder)
     return str(folder / "before.o"), str(folder / "behind.o")
 
 
@@ -120,7 +120,7 @@ class CompiledModel:
         library = folder / "libpmeta_model.so"
         before, behind = fences()
         inputs = [before, str(folder / ARENA_SOURCE), behind, *others, *kernel_objects()]
-        flags = [*COMPILE_FLAGS, f"-I{folder}", "-fPIC", "-shared"]
+        flags = [*native_flags(), f"-I{folder}", "-fPIC", "-shared"]
         subprocess.run([compiler(), *flags, "-o", str(library), *inputs], check=True)
         self._load(library)
 

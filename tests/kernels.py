@@ -1,5 +1,7 @@
 """The C kernels, compiled for this computer and called one at a time: the C side of the operators' tests.
 
+Each is compiled twice, with this computer's vectors and as the boards run it, without; both must do the same.
+
 Signatures and structs are read from the kernels' headers, so a new kernel needs no entry here. Memory is guarded: what
 a kernel writes lies between fences that `call` checks, what it only reads lies between NaN, so that one element too
 many shows in a sum.
@@ -20,13 +22,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.boards import COMPILE_FLAGS, native_flags
 from pmeta.codegen.plan.program import ShapeConstants
 from pmeta.codegen.project.layer_functions import inline_kernels
 from pmeta.codegen.project.templates import files_in
+from pmeta.host.simulator.arithmetic import canonical_bytes
 from tests.compiled import compiler, kernel_objects
 
 Array = npt.NDArray[Any]
+Flags = tuple[str, ...]
+
+VECTORS: Flags = native_flags()
+SCALAR: Flags = (*COMPILE_FLAGS, "-DPMETA_SCALAR")
 
 FENCE = 64  # bytes before and after every array
 UNWRITTEN = 0xAA  # what lies in memory that only kernels write
@@ -53,6 +60,14 @@ class Fenced:
         self.raw = np.full(2 * FENCE + size, around, np.uint8)
         self._around = around
         self.array: Array = self.raw[FENCE : FENCE + size].view(dtype).reshape(shape)
+
+    def copy(self) -> Fenced:
+        """The same memory once more."""
+        return in_place(self.array, self._around)
+
+    def bytes(self) -> bytes:
+        """Of the array; any NaN is the canonical one."""
+        return canonical_bytes(self.array) if self.array.dtype == np.float32 else self.array.tobytes()
 
     @property
     def intact(self) -> bool:
@@ -84,9 +99,25 @@ class Struct:
 Argument = Fenced | Array | ShapeConstants | Struct | np.generic | int | float | None
 
 
-def call(function: str, *arguments: Argument) -> float | None:
-    """Call a kernel: None is NULL, an array is read only, what may be written must be `Fenced`."""
-    kernel = _layer(layer_of(function, arguments)) if function in inline_kernels() else _kernels()[function]
+def call(function: str, *arguments: Argument, variants: Sequence[Flags] = (VECTORS, SCALAR)) -> float | None:
+    """Call a kernel, compiled with each of these flags; all must give the same bits.
+
+    None is NULL, an array is read only, what may be written must be `Fenced`.
+    """
+    copies = [[a.copy() if isinstance(a, Fenced) else a for a in arguments] for _ in variants[1:]]
+    result = _call(variants[0], function, arguments)
+    for flags, copied in zip(variants[1:], copies, strict=True):
+        again = _call(flags, function, copied)
+        assert again == result or (again != again and result != result), f"{function}: {again} instead of {result}"
+        for one, other in zip(arguments, copied, strict=True):
+            if isinstance(one, Fenced) and isinstance(other, Fenced):
+                assert one.bytes() == other.bytes(), f"{function}: other bits with {' '.join(flags)}"
+    return result
+
+
+def _call(flags: Flags, function: str, arguments: Sequence[Argument]) -> float | None:
+    inline = function in inline_kernels()
+    kernel = _layer(flags, layer_of(function, arguments)) if inline else _kernels(flags)[function]
     alive: list[Fenced] = []  # until the kernel returns
     values = [
         _passed(f"{function}: {parameter.name}", parameter, argument, alive)
@@ -101,7 +132,7 @@ def call(function: str, *arguments: Argument) -> float | None:
 
 def scalar_function(function: str) -> Callable[[float], float]:
     """A kernel that takes one number and gives one, ready to be called very often."""
-    entry: Callable[[float], float] = _kernels()[function].entry
+    entry: Callable[[float], float] = _kernels(VECTORS)[function].entry
     return entry
 
 
@@ -139,9 +170,9 @@ def functions_in(header: str) -> dict[str, tuple[str, str]]:
 
 
 @functools.cache
-def _kernels() -> Mapping[str, Kernel]:
+def _kernels(flags: Flags) -> Mapping[str, Kernel]:
     """Those that know their shape only when they run."""
-    library = _library(())
+    library = _library(flags, ())
     return {
         name: _kernel(library, name, result, parameters)
         for header in headers()
@@ -190,8 +221,24 @@ def layer_of(function: str, arguments: Sequence[Argument]) -> Layer:
 
 
 @functools.cache
-def _layer(layer: Layer) -> Kernel:
-    return _kernel(_library((layer.source("entry"),)), "entry", *layer.declared)
+def _layer(flags: Flags, layer: Layer) -> Kernel:
+    return _kernel(_library(flags, (layer.source("entry"),)), "entry", *layer.declared)
+
+
+def answer(header: str, shape: ShapeConstants, expression: str, *arrays: Array) -> int:
+    """What C code of a kernel's header says of a layer's `shape` and of float arrays a, b, ..."""
+    names = "abcd"[: len(arrays)]
+    values = ", ".join(f".{name} = {value}" for name, value in shape.fields.items())
+    lines = [
+        f'#include "{header}"',
+        f"static const {shape.struct} shape = {{{values}}};",
+        f"int entry({', '.join(f'const float *{name}' for name in names) or 'void'});",
+        f"int entry({', '.join(f'const float *{name}' for name in names) or 'void'})",
+        f"{{ (void)shape; return {expression}; }}",
+    ]
+    entry = _library((*VECTORS, "-O0"), ("\n".join(lines),)).entry
+    entry.argtypes = [ctypes.c_void_p] * len(arrays)
+    return int(entry(*(array.ctypes.data for array in arrays)))
 
 
 def function_header(function: str) -> str:
@@ -199,17 +246,18 @@ def function_header(function: str) -> str:
     return next(header for header in headers() if function in functions_in(header))
 
 
-def _library(texts: tuple[str, ...]) -> ctypes.CDLL:
+def _library(flags: Flags, texts: tuple[str, ...]) -> ctypes.CDLL:
     """All kernels and these C files, compiled; the library stays loaded when its file is gone."""
+    objects = kernel_objects(flags=flags)
     with tempfile.TemporaryDirectory() as folder:
-        files = [*kernel_objects()]
+        files = [*objects]
         for number, text in enumerate(texts):
             path = Path(folder) / f"{number}.c"
             path.write_text(text, encoding="utf-8")
             files.append(str(path))
         target = f"{folder}/libkernels.so"
-        include = f"-I{Path(kernel_objects()[0]).parent}"
-        subprocess.run([compiler(), *COMPILE_FLAGS, include, "-fPIC", "-shared", "-o", target, *files], check=True)
+        include = f"-I{Path(objects[0]).parent}"
+        subprocess.run([compiler(), *flags, include, "-fPIC", "-shared", "-o", target, *files], check=True)
         return ctypes.CDLL(target)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.boards import native_flags
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.project.c_source import ram_model
 from pmeta.codegen.project.ram import library_ram
@@ -164,7 +164,7 @@ def _one_unit(sources: Iterable[str]) -> str:
 
 
 def _compile(folder: Path, *arguments: str) -> None:
-    flags = [flag for flag in COMPILE_FLAGS if not flag.startswith("-O")]
+    flags = [flag for flag in native_flags() if not flag.startswith("-O")]
     command = [compiler(), *flags, "-O0", "-pipe", *arguments]
     done = subprocess.run(command, cwd=folder, stderr=subprocess.PIPE, check=False)
     assert done.returncode == 0, f"does not compile\n{done.stderr.decode(errors='replace')[:MOST_WORDS]}"

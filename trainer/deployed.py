@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.boards import native_flags
 from pmeta.codegen.errors import BuildError
 from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.project.c_source import Title, library_sources
@@ -30,8 +30,6 @@ from pmeta.trainer.objective import query_logits
 from pmeta.trainer.parallel import in_processes
 
 LIBRARY = "libpmeta_model.so"
-# Without the warnings: another compiler may have more of them.
-FLAGS = (*(flag for flag in COMPILE_FLAGS if not flag.startswith("-W")), "-fPIC", "-shared")
 TITLE = Title(title="evaluation", command="pmeta-train evaluate", model_sha256="0" * 64, firmware_id="0" * 32)
 
 
@@ -84,7 +82,8 @@ def build_library(model: Model, folder: Path) -> Path:
     for name, content in sources.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     files = sorted(name for name in sources if name.endswith((".c", ".S")))
-    command = [_compiler(), *FLAGS, "-o", LIBRARY, *files, "-lm"]
+    flags = [flag for flag in native_flags() if not flag.startswith("-W")]  # another compiler may have more warnings
+    command = [_compiler(), *flags, "-fPIC", "-shared", "-o", LIBRARY, *files, "-lm"]
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         problem = next((line for line in result.stderr.splitlines() if "error" in line), result.stderr.strip()[:200])

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pmeta.codegen.boards import COMPILE_FLAGS, Board, find_board
+from pmeta.codegen.boards import COMPILE_FLAGS, PROCESSOR_FLAGS, Board, find_board
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.project.resources import firmware_templates
 
@@ -101,7 +101,8 @@ def _board_file(board: Board, stack_bytes: int) -> str:
             "kind": board.kind,
             "mcu": board.core,
             **({"f_cpu": f"{board.clock_hz}L"} if board.clock_hz else {}),
-            "flags": list(COMPILE_FLAGS),
+            "flags": [*COMPILE_FLAGS, *board.flags],
+            "processor_flags": {name: list(flags) for name, flags in PROCESSOR_FLAGS.items() if board.kind == "native"},
             "gnu_tools": list(board.gnu_tools),
             "gcc_flags": list(board.gcc_flags),
             "clang_flags": list(board.clang_flags),

@@ -49,6 +49,11 @@ PMETA_INLINE void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const ui
                                              const void *x, float *decoded, const float *gy, const float *gamma_bw,
                                              float *grad);
 
+#include "pmeta_conv_pairs.h"
+#if PMETA_VECTOR > 1
+#include "pmeta_conv_filters.h"
+#include "pmeta_conv_pixels.h"
+#endif
 #include "pmeta_conv_forward.h"
 #include "pmeta_conv_input_gradient.h"
 #include "pmeta_conv_weight_gradient.h"

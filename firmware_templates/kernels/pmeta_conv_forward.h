@@ -164,6 +164,12 @@ PMETA_INLINE void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, 
                                      float *y)
 {
     const pmeta_conv_input input = {PMETA_FLOAT32, x, NULL, NULL};
+#if PMETA_VECTOR > 1
+    const pmeta_conv_map map = pmeta_conv_forward_map(s);
+    if (pmeta_conv_by_pixels(s, &map, x, w, bias, 0, y)) {
+        return;
+    }
+#endif
     pmeta_conv_forward_of(s, &input, w, bias, y);
 }
 

@@ -151,6 +151,12 @@ PMETA_INLINE void pmeta_conv_input_gradient(const pmeta_conv_shape *s, int32_t f
     const int32_t taps = s->kernel_h * s->kernel_w;
     const int32_t width = pmeta_part((s->in_w + s->stride_w - 1) / s->stride_w, PMETA_BLOCK_WIDTH);
     const int32_t block = pmeta_conv_block_height(channels, width);
+#if PMETA_VECTOR > 1
+    const pmeta_conv_map map = pmeta_conv_backward_map(s);
+    if (pmeta_conv_by_pixels(s, &map, gy, w, NULL, !first, gx)) {
+        return;
+    }
+#endif
     for (int32_t group = 0; group < s->groups; group++) {
         for (int32_t n = 0; n < channels / block; n++) {
             pmeta_conv_input_rows(s, block, first, w, gy, gx);

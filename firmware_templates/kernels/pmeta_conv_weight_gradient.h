@@ -5,14 +5,6 @@
 
 #include <stddef.h>
 
-/* Filters and channels of one group whose gradients are summed together. */
-typedef struct pmeta_conv_pairs {
-    int32_t filters, channels; /* how many; a block has room for as many or more */
-    int32_t filter[PMETA_BLOCK_HEIGHT];
-    int32_t channel[PMETA_BLOCK_HEIGHT];
-    const float *x[PMETA_BLOCK_HEIGHT]; /* (in_h, in_w) of each channel */
-} pmeta_conv_pairs;
-
 /* Of the outputs of a row: up to `left`, and from `right` on, a tap can lie outside the input. From `left` up to `rest`
  * they are taken in blocks. */
 typedef struct pmeta_conv_columns {
@@ -45,12 +37,6 @@ PMETA_INLINE pmeta_conv_rows pmeta_conv_rows_of(const pmeta_conv_shape *s, int32
     const int32_t end = (s->in_h > first) ? pmeta_min(s->out_h, (s->in_h - 1 - first) / s->stride_h + 1) : 0;
     const pmeta_conv_rows rows = {begin, end, begin * s->stride_h + first};
     return rows;
-}
-
-/* Of a list that fills a block: its last entry takes the places that are left, and is computed again for nothing. */
-PMETA_INLINE int32_t pmeta_conv_filled(int32_t place, int32_t count)
-{
-    return (place < count) ? place : count - 1;
 }
 
 #if defined(PMETA_HELIUM)
@@ -172,6 +158,12 @@ PMETA_INLINE void pmeta_conv_weight_taps(const pmeta_conv_shape *s, const pmeta_
 PMETA_INLINE void pmeta_conv_weight_pairs(const pmeta_conv_shape *s, const pmeta_conv_pairs *pairs, int32_t filters,
                                           int32_t channels, const float *gy, const float *gamma_bw, float *grad)
 {
+#if PMETA_VECTOR > 1
+    if (pmeta_conv_has_filters(s)) {
+        pmeta_conv_filters_pairs(s, pairs, gy, gamma_bw, grad);
+        return;
+    }
+#endif
     const int32_t taps = pmeta_part(s->kernel_w, PMETA_BLOCK_WIDTH);
     const int32_t rest = s->kernel_w % taps;
     for (int32_t i = 0; i < s->kernel_h; i++) {
@@ -211,8 +203,14 @@ PMETA_INLINE void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const ui
     const int32_t filters = s->filters / s->groups;
     const int32_t taps = pmeta_part(s->kernel_w, PMETA_BLOCK_WIDTH);
     const int32_t most = (type == PMETA_FLOAT32) ? pmeta_conv_weight_channels(taps) : 1; /* decoded one by one */
-    const int32_t block = pmeta_min(channels, pmeta_min(PMETA_BLOCK_HEIGHT, most));
-    const int32_t block_filters = pmeta_min(filters, pmeta_min(PMETA_BLOCK_HEIGHT, PMETA_BLOCK / (taps * block)));
+    int32_t block = pmeta_min(channels, pmeta_min(PMETA_BLOCK_HEIGHT, most));
+    int32_t block_filters = pmeta_min(filters, pmeta_min(PMETA_BLOCK_HEIGHT, PMETA_BLOCK / (taps * block)));
+#if PMETA_VECTOR > 1
+    if (pmeta_conv_has_filters(s)) {
+        block = (type == PMETA_FLOAT32) ? pmeta_conv_filters_most(s) : 1;
+        block_filters = PMETA_VECTOR;
+    }
+#endif
     pmeta_conv_pairs pairs;
     pairs.channels = 0;
     for (int32_t n = 0; n < rows; n++) {

@@ -4,6 +4,7 @@
 #include "pmeta_inline.h"
 #include "pmeta_math.h"
 #include "pmeta_numerics.h"
+#include "pmeta_row_sums.h"
 #include "pmeta_rows.h"
 
 #include <stddef.h>
@@ -17,7 +18,7 @@ void pmeta_group_norm_normalize(const pmeta_group_norm_shape *s, float *x, float
         const float mean = pmeta_lane_sum(x, count) / (float)count;
         const float variance = pmeta_lane_sum_of_squares(x, count, mean) / (float)count;
         const float scale = 1.0f / pmeta_sqrt(variance + epsilon);
-        PMETA_UNROLL_SOME
+        PMETA_ELEMENTWISE
         for (int32_t e = 0; e < count; e++) {
             x[e] = (x[e] - mean) * scale;
         }
@@ -36,7 +37,7 @@ void pmeta_group_norm_affine(const pmeta_group_norm_shape *s, const float *xhat,
     for (int32_t c = 0; c < channels; c++) {
         const float factor = scale[c];
         const float offset = shift[c];
-        PMETA_UNROLL_SOME
+        PMETA_ELEMENTWISE
         for (int32_t p = 0; p < size; p++) {
             z[p] = xhat[p] * factor + offset;
         }
@@ -61,18 +62,24 @@ void pmeta_group_norm_scale_gradient(const pmeta_group_norm_shape *s, const uint
                                      const void *xhat, float *decoded, const float *g, const float *gamma_fw,
                                      const float *gamma_bw, float *grad)
 {
-    const int32_t rows = (kept != NULL) ? kept[0] : s->channels;
-    for (int32_t n = 0; n < rows; n++) {
+    const int32_t most = (type == PMETA_FLOAT32) ? PMETA_SUM_ROWS : 1; /* that are decoded at a time */
+    const int32_t count = (kept != NULL) ? kept[0] : s->channels;
+    pmeta_row_sums rows = {.count = 0};
+    float d[PMETA_SUM_ROWS];
+    for (int32_t n = 0; n < count; n++) {
         const int32_t c = (kept != NULL) ? kept[1 + n] : n;
         const int skipped = (gamma_fw != NULL && gamma_fw[c] == 0.0f) || (gamma_bw != NULL && gamma_bw[c] == 0.0f);
         if (!skipped) {
-            const float *row = pmeta_read_row(type, s->size, xhat, n, decoded);
-            float d = 0.0f;
-            PMETA_UNROLL_SOME
-            for (int32_t p = 0; p < s->size; p++) {
-                d += g[c * s->size + p] * row[p];
+            rows.row[rows.count] = c;
+            rows.x[rows.count] = g + c * s->size;
+            rows.y[rows.count++] = pmeta_read_row(type, s->size, xhat, n, decoded);
+        }
+        if (rows.count == most || (n + 1 == count && rows.count > 0)) {
+            pmeta_row_sums_of(&rows, 1, s->size, d);
+            for (int32_t m = 0; m < rows.count; m++) {
+                grad[rows.row[m]] += weighted(d[m], rows.row[m], gamma_fw, gamma_bw);
             }
-            grad[c] += weighted(d, c, gamma_fw, gamma_bw);
+            rows.count = 0;
         }
     }
 }
@@ -88,7 +95,7 @@ void pmeta_group_norm_input_gradient(const pmeta_group_norm_shape *s, const floa
         for (int32_t c = 0; c < channels; c++) {
             const float factor = scale[c];
             float *of_channel = g + c * size;
-            PMETA_UNROLL_SOME
+            PMETA_ELEMENTWISE
             for (int32_t p = 0; p < size; p++) {
                 of_channel[p] = of_channel[p] * factor;
             }
@@ -96,7 +103,7 @@ void pmeta_group_norm_input_gradient(const pmeta_group_norm_shape *s, const floa
         const float a = pmeta_lane_sum(g, count) / (float)count;
         const float b = pmeta_lane_sum_of_products(g, xhat, count) / (float)count;
         const float factor = rstd[group];
-        PMETA_UNROLL_SOME
+        PMETA_ELEMENTWISE
         for (int32_t e = 0; e < count; e++) {
             gx[e] = ((g[e] - a) - xhat[e] * b) * factor;
         }

@@ -16,7 +16,7 @@
  * all three are defined otherwise, code is slow, small, and quickly compiled, as sanitizers want it. */
 #if defined(PMETA_UNROLL)
 #elif defined(__clang__)
-#define PMETA_UNROLL      _Pragma("unroll")
+#define PMETA_UNROLL      _Pragma("clang loop unroll(full)")
 #define PMETA_UNROLL_SOME _Pragma("clang loop unroll_count(4)")
 #else
 #define PMETA_UNROLL      _Pragma("GCC unroll 64")

@@ -4,16 +4,24 @@
 #include "pmeta_bits.h"
 #include "pmeta_inline.h"
 #include "pmeta_numerics.h"
+#include "pmeta_vector.h"
+
+#define VECTORS (PMETA_LANES / PMETA_VECTOR) /* of lanes */
 
 float pmeta_lane_sum(const float *x, int32_t count)
 {
-    float lane[PMETA_LANES] = {0};
+    pmeta_floats vector[VECTORS] = {0};
+    float lane[PMETA_LANES];
     int32_t e = 0;
     for (; e + PMETA_LANES <= count; e += PMETA_LANES) {
         PMETA_UNROLL
-        for (int32_t j = 0; j < PMETA_LANES; j++) {
-            lane[j] += x[e + j];
+        for (int32_t v = 0; v < VECTORS; v++) {
+            vector[v] += pmeta_vector_load(x + e + v * PMETA_VECTOR);
         }
+    }
+    PMETA_UNROLL
+    for (int32_t v = 0; v < VECTORS; v++) {
+        pmeta_vector_store(lane + v * PMETA_VECTOR, vector[v]);
     }
     PMETA_UNROLL
     for (int32_t j = 0; j < PMETA_LANES - 1; j++) {
@@ -26,14 +34,19 @@ float pmeta_lane_sum(const float *x, int32_t count)
 
 float pmeta_lane_sum_of_squares(const float *x, int32_t count, float mean)
 {
-    float lane[PMETA_LANES] = {0};
+    pmeta_floats vector[VECTORS] = {0};
+    float lane[PMETA_LANES];
     int32_t e = 0;
     for (; e + PMETA_LANES <= count; e += PMETA_LANES) {
         PMETA_UNROLL
-        for (int32_t j = 0; j < PMETA_LANES; j++) {
-            const float d = x[e + j] - mean;
-            lane[j] += d * d;
+        for (int32_t v = 0; v < VECTORS; v++) {
+            const pmeta_floats d = pmeta_vector_load(x + e + v * PMETA_VECTOR) - mean;
+            vector[v] += d * d;
         }
+    }
+    PMETA_UNROLL
+    for (int32_t v = 0; v < VECTORS; v++) {
+        pmeta_vector_store(lane + v * PMETA_VECTOR, vector[v]);
     }
     PMETA_UNROLL
     for (int32_t j = 0; j < PMETA_LANES - 1; j++) {
@@ -47,13 +60,19 @@ float pmeta_lane_sum_of_squares(const float *x, int32_t count, float mean)
 
 float pmeta_lane_sum_of_products(const float *x, const float *y, int32_t count)
 {
-    float lane[PMETA_LANES] = {0};
+    pmeta_floats vector[VECTORS] = {0};
+    float lane[PMETA_LANES];
     int32_t e = 0;
     for (; e + PMETA_LANES <= count; e += PMETA_LANES) {
         PMETA_UNROLL
-        for (int32_t j = 0; j < PMETA_LANES; j++) {
-            lane[j] += x[e + j] * y[e + j];
+        for (int32_t v = 0; v < VECTORS; v++) {
+            const int32_t n = e + v * PMETA_VECTOR;
+            vector[v] += pmeta_vector_load(x + n) * pmeta_vector_load(y + n);
         }
+    }
+    PMETA_UNROLL
+    for (int32_t v = 0; v < VECTORS; v++) {
+        pmeta_vector_store(lane + v * PMETA_VECTOR, vector[v]);
     }
     PMETA_UNROLL
     for (int32_t j = 0; j < PMETA_LANES - 1; j++) {

@@ -7,6 +7,7 @@
 
 #include "pmeta_inline.h"
 #include "pmeta_numerics.h"
+#include "pmeta_vector.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -66,45 +67,127 @@ PMETA_INLINE int32_t pmeta_max_pool_best(const pmeta_max_pool_shape *s, const fl
     return winner;
 }
 
+/* Numbers of taps as they are packed: next goes the lowest of the bits that are left in a word. */
+typedef struct pmeta_max_pool_taps {
+    uint32_t *next; /* NULL: nowhere */
+    uint32_t word;
+    int32_t used; /* bits of the word */
+} pmeta_max_pool_taps;
+
+PMETA_INLINE void pmeta_max_pool_pack(const pmeta_max_pool_shape *s, int32_t tap, pmeta_max_pool_taps *taps)
+{
+    taps->word |= (uint32_t)tap << taps->used;
+    taps->used += s->tap_bits;
+    if (taps->used + s->tap_bits > 32) {
+        if (taps->next != NULL) {
+            *taps->next++ = taps->word;
+        }
+        taps->word = 0;
+        taps->used = 0;
+    }
+}
+
+#if PMETA_VECTOR > 1
+/* Whether a row of windows can go by vectors. */
+PMETA_INLINE int pmeta_max_pool_has_vectors(const pmeta_max_pool_shape *s)
+{
+    return pmeta_max_pool_inside(s) && s->stride_w <= 2 && 32 % s->tap_bits == 0 && PMETA_VECTOR * s->tap_bits <= 32;
+}
+
+/* Packs `count` taps, a constant, where 32 is a multiple of tap_bits. */
+PMETA_INLINE void pmeta_max_pool_pack_some(const pmeta_max_pool_shape *s, int32_t count, pmeta_ints tap,
+                                           pmeta_max_pool_taps *taps)
+{
+    const pmeta_ints shifted = tap << pmeta_vector_lanes() * s->tap_bits;
+    uint64_t bits = 0;
+    PMETA_UNROLL
+    for (int32_t n = 0; n < count; n++) {
+        bits |= (uint32_t)shifted[n];
+    }
+    bits = taps->word | bits << taps->used;
+    taps->used += count * s->tap_bits;
+    if (taps->used >= 32) {
+        if (taps->next != NULL) {
+            *taps->next++ = (uint32_t)bits;
+        }
+        bits >>= 32;
+        taps->used -= 32;
+    }
+    taps->word = (uint32_t)bits;
+}
+
+/* `count` windows of a row side by side, a constant; x is the first one's first tap. */
+PMETA_INLINE void pmeta_max_pool_windows(const pmeta_max_pool_shape *s, int32_t count, const float *x, float *y,
+                                         pmeta_max_pool_taps *taps)
+{
+    pmeta_floats best = {0};
+    pmeta_ints winner = {0};
+    PMETA_UNROLL
+    for (int32_t i = 0; i < s->kernel_h; i++) {
+        PMETA_UNROLL
+        for (int32_t j = 0; j < s->kernel_w; j++) {
+            const float *from = x + i * s->dilation_h * s->in_w + j * s->dilation_w;
+            const pmeta_floats v =
+                (s->stride_w == 2) ? pmeta_vector_load_every_other(from, count) : pmeta_vector_load_some(from, count);
+            const pmeta_ints wins = (v > best) | (v != v) | -(i + j == 0);
+            best = pmeta_vector_select(wins, v, best);
+            winner = (wins & (i * s->kernel_w + j)) | (winner & ~wins);
+        }
+    }
+    pmeta_vector_store_some(y, best, count);
+    pmeta_max_pool_pack_some(s, count, winner, taps);
+}
+
+/* A row of windows; x is the first one's first tap. */
+PMETA_INLINE void pmeta_max_pool_row(const pmeta_max_pool_shape *s, const float *x, float *y, pmeta_max_pool_taps *taps)
+{
+    const int32_t rest = s->out_w % PMETA_VECTOR;
+    int32_t ow = 0;
+    for (; ow < s->out_w - rest; ow += PMETA_VECTOR) {
+        pmeta_max_pool_windows(s, PMETA_VECTOR, x + ow * s->stride_w, y + ow, taps);
+    }
+    if (rest > 0) {
+        pmeta_max_pool_windows(s, rest, x + ow * s->stride_w, y + ow, taps);
+    }
+}
+#endif
+
 PMETA_INLINE void pmeta_max_pool_forward(const pmeta_max_pool_shape *s, const float *x, float *y, uint32_t *taps)
 {
-    uint32_t word = 0;
-    int32_t used = 0; /* bits of the current word */
+    pmeta_max_pool_taps packed = {taps, 0, 0};
     for (int32_t c = 0; c < s->channels; c++) {
         for (int32_t oh = 0; oh < s->out_h; oh++) {
+#if PMETA_VECTOR > 1
+            if (pmeta_max_pool_has_vectors(s)) {
+                pmeta_max_pool_row(s, x + oh * s->stride_h * s->in_w, y, &packed);
+                y += s->out_w;
+                continue;
+            }
+#endif
             for (int32_t ow = 0; ow < s->out_w; ow++) {
                 float best = 0.0f;
                 const int32_t tap =
                     pmeta_max_pool_best(s, x, oh * s->stride_h - s->pad_top, ow * s->stride_w - s->pad_left, &best);
                 *y++ = best;
-                word |= (uint32_t)tap << used;
-                used += s->tap_bits;
-                if (used + s->tap_bits > 32) {
-                    if (taps != NULL) {
-                        *taps++ = word;
-                    }
-                    word = 0;
-                    used = 0;
-                }
+                pmeta_max_pool_pack(s, tap, &packed);
             }
         }
         x += s->in_h * s->in_w;
     }
-    if (taps != NULL && used > 0) {
-        *taps = word;
+    if (taps != NULL && packed.used > 0) {
+        *packed.next = packed.word;
     }
 }
 
 /* The gradient of one window where windows neither overlap nor leave gaps: it writes all of its inputs, and only rows
- * and columns that no window reads are cleared. */
-PMETA_INLINE void pmeta_max_pool_scatter(const pmeta_max_pool_shape *s, int32_t row, int32_t column, int32_t tap,
-                                         float g, float *gx)
+ * and columns that no window reads are cleared. gx is the window's first tap. */
+PMETA_INLINE void pmeta_max_pool_scatter(const pmeta_max_pool_shape *s, int32_t tap, float g, float *gx)
 {
     PMETA_UNROLL
     for (int32_t i = 0; i < s->kernel_h; i++) {
         PMETA_UNROLL
         for (int32_t j = 0; j < s->kernel_w; j++) {
-            gx[(row + i) * s->in_w + column + j] = (tap == i * s->kernel_w + j) ? 0.0f + g : 0.0f;
+            gx[i * s->in_w + j] = (tap == i * s->kernel_w + j) ? 0.0f + g : 0.0f;
         }
     }
 }
@@ -125,14 +208,86 @@ PMETA_INLINE void pmeta_max_pool_clear_rest(const pmeta_max_pool_shape *s, float
     }
 }
 
+/* Numbers of taps as they are read: the lowest of the bits that are left in a word comes next. */
+typedef struct pmeta_max_pool_packed {
+    const uint32_t *word;
+    int32_t used; /* bits of the word */
+} pmeta_max_pool_packed;
+
+PMETA_INLINE int32_t pmeta_max_pool_unpack(const pmeta_max_pool_shape *s, pmeta_max_pool_packed *taps)
+{
+    const uint32_t tap = *taps->word >> taps->used & (((uint32_t)1 << s->tap_bits) - 1u);
+    taps->used += s->tap_bits;
+    if (taps->used + s->tap_bits > 32) {
+        taps->word++;
+        taps->used = 0;
+    }
+    return (int32_t)tap;
+}
+
+#if PMETA_VECTOR > 1
+/* `count` taps, a constant, where 32 is a multiple of tap_bits. */
+PMETA_INLINE pmeta_ints pmeta_max_pool_unpack_some(const pmeta_max_pool_shape *s, int32_t count,
+                                                   pmeta_max_pool_packed *taps)
+{
+    uint32_t bits = *taps->word >> taps->used;
+    taps->used += count * s->tap_bits;
+    if (taps->used >= 32) {
+        taps->word++;
+        taps->used -= 32;
+        bits |= (taps->used > 0) ? *taps->word << (count * s->tap_bits - taps->used) : 0u;
+    }
+    return (int32_t)bits >> pmeta_vector_lanes() * s->tap_bits & ((1 << s->tap_bits) - 1);
+}
+
+/* The gradients of `count` windows of a row side by side, a constant; gx is the first one's first tap. */
+PMETA_INLINE void pmeta_max_pool_scatter_some(const pmeta_max_pool_shape *s, int32_t count, const float *gy,
+                                              pmeta_max_pool_packed *taps, float *gx)
+{
+    const pmeta_floats g = 0.0f + pmeta_vector_load_some(gy, count);
+    const pmeta_ints tap = pmeta_max_pool_unpack_some(s, count, taps);
+    PMETA_UNROLL
+    for (int32_t i = 0; i < s->kernel_h; i++) {
+        pmeta_floats first, second;
+        pmeta_vector_interleave(pmeta_vector_masked(g, tap == 2 * i), pmeta_vector_masked(g, tap == 2 * i + 1), &first,
+                                &second);
+        pmeta_vector_store_some(gx + i * s->in_w, first, 2 * count);
+        if (2 * count > PMETA_VECTOR) {
+            pmeta_vector_store_some(gx + i * s->in_w + PMETA_VECTOR, second, 2 * count - PMETA_VECTOR);
+        }
+    }
+}
+#endif
+
+/* The gradients of a row of windows that neither overlap nor leave gaps; gx is the first one's first tap. */
+PMETA_INLINE void pmeta_max_pool_scatter_row(const pmeta_max_pool_shape *s, const float *gy,
+                                             pmeta_max_pool_packed *taps, float *gx)
+{
+    int32_t ow = 0;
+#if PMETA_VECTOR > 1
+    if (pmeta_max_pool_has_vectors(s) && s->kernel_w == 2) {
+        const int32_t rest = s->out_w % PMETA_VECTOR;
+        for (; ow < s->out_w - rest; ow += PMETA_VECTOR) {
+            pmeta_max_pool_scatter_some(s, PMETA_VECTOR, gy + ow, taps, gx + 2 * ow);
+        }
+        if (rest > 0) {
+            pmeta_max_pool_scatter_some(s, rest, gy + ow, taps, gx + 2 * ow);
+        }
+        return;
+    }
+#endif
+    for (; ow < s->out_w; ow++) {
+        pmeta_max_pool_scatter(s, pmeta_max_pool_unpack(s, taps), gy[ow], gx + ow * s->kernel_w);
+    }
+}
+
 PMETA_INLINE void pmeta_max_pool_input_gradient(const pmeta_max_pool_shape *s, const float *gy, const uint32_t *taps,
                                                 float *gx)
 {
-    const uint32_t tap_mask = ((uint32_t)1 << s->tap_bits) - 1u;
     const int32_t size = s->in_h * s->in_w;
     const int tiles = pmeta_max_pool_inside(s) && s->stride_h == s->kernel_h && s->stride_w == s->kernel_w &&
                       s->dilation_h == 1 && s->dilation_w == 1;
-    int32_t used = 0;
+    pmeta_max_pool_packed packed = {taps, 0};
     for (int32_t c = 0; c < s->channels; c++) {
         if (tiles) {
             pmeta_max_pool_clear_rest(s, gx);
@@ -141,23 +296,16 @@ PMETA_INLINE void pmeta_max_pool_input_gradient(const pmeta_max_pool_shape *s, c
             gx[e] = 0.0f;
         }
         for (int32_t oh = 0; oh < s->out_h; oh++) {
-            for (int32_t ow = 0; ow < s->out_w; ow++) {
-                const int32_t tap = (int32_t)(*taps >> used & tap_mask);
-                const int32_t row = oh * s->stride_h - s->pad_top;
-                const int32_t column = ow * s->stride_w - s->pad_left;
-                if (tiles) {
-                    pmeta_max_pool_scatter(s, row, column, tap, *gy, gx);
-                } else {
-                    const int32_t r = row + tap / s->kernel_w * s->dilation_h;
-                    gx[r * s->in_w + column + tap % s->kernel_w * s->dilation_w] += *gy;
-                }
-                gy++;
-                used += s->tap_bits;
-                if (used + s->tap_bits > 32) {
-                    taps++;
-                    used = 0;
-                }
+            const int32_t row = oh * s->stride_h - s->pad_top;
+            if (tiles) {
+                pmeta_max_pool_scatter_row(s, gy, &packed, gx + row * s->in_w);
             }
+            for (int32_t ow = 0; !tiles && ow < s->out_w; ow++) {
+                const int32_t tap = pmeta_max_pool_unpack(s, &packed);
+                const int32_t r = row + tap / s->kernel_w * s->dilation_h;
+                gx[r * s->in_w + ow * s->stride_w - s->pad_left + tap % s->kernel_w * s->dilation_w] += gy[ow];
+            }
+            gy += s->out_w;
         }
         gx += size;
     }

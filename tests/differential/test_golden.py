@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from pmeta.codegen.adaptation import Model
-from pmeta.codegen.boards import COMPILE_FLAGS
+from pmeta.codegen.boards import native_flags
 from pmeta.codegen.plan.placement import place
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.project.golden import SUPPORT_SAMPLES, find_reference, golden_values
@@ -56,7 +56,7 @@ def build(
     (folder / "board.c").write_text(BOARD)
     program = folder / "golden"
     sources += [folder / "test_main.c", folder / "board.c"]
-    subprocess.run([compiler(), *COMPILE_FLAGS, *SANITIZE, "-o", str(program), *map(str, sources)], check=True)
+    subprocess.run([compiler(), *native_flags(), *SANITIZE, "-o", str(program), *map(str, sources)], check=True)
     return program
 
 

@@ -156,6 +156,20 @@ def windows(draw: st.DrawFn, pads_below_kernel: bool = False) -> tuple[Window, t
     return Window(*zip(*axes, strict=True)), (sizes[0], sizes[1])
 
 
+@st.composite
+def windows_of_equal_width(draw: st.DrawFn) -> tuple[Window, tuple[int, int]]:
+    """The same without strides, for outputs as wide as the input: vectors across rows compute them, if not too few."""
+    axes, sizes = [], []
+    for axis in range(2):
+        kernel, dilation = draw(st.sampled_from([1, 2, 3, 5, 7])), draw(st.sampled_from([1, 1, 2]))
+        reach = dilation * (kernel - 1)
+        before = draw(st.integers(0, reach))
+        after = reach - before if axis else draw(st.integers(0, reach))
+        sizes.append(max(1, reach + 1 - before - after) + draw(st.sampled_from([0, 1, 2, 4, 6, 8, 13, 20, 27])))
+        axes.append((kernel, 1, dilation, before, after))
+    return Window(*zip(*axes, strict=True)), (sizes[0], sizes[1])
+
+
 # --- comparisons ---------------------------------------------------------------------------------------------
 
 

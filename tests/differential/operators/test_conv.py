@@ -37,6 +37,7 @@ from tests.differential.operators.comparison import (
     stored_types,
     values,
     windows,
+    windows_of_equal_width,
 )
 from tests.kernels import call, in_place, unwritten
 
@@ -54,12 +55,15 @@ counts = st.one_of(
 )  # down to one channel and one filter in a group
 
 
+any_window = st.one_of(windows(), windows_of_equal_width())
+
+
 def node(filters: int, window: Window, groups: int) -> Conv:
     return Conv("conv", "x", "y", "weight", "bias", filters, window, groups)
 
 
 @examples
-@given(generators, windows(), counts, st.booleans(), flavours)
+@given(generators, any_window, counts, st.booleans(), flavours)
 def test_forward(
     rng: np.random.Generator,
     window_and_size: tuple[Window, Size],
@@ -90,7 +94,7 @@ def test_few_and_many_sums_of_the_weight_gradient(
 
 
 @examples
-@given(generators, windows(), counts, st.booleans())
+@given(generators, any_window, counts, st.booleans())
 def test_forward_of_an_encoded_sample(
     rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, has_bias: bool
 ) -> None:
@@ -122,7 +126,7 @@ def test_forward_of_a_float16_map(
 
 
 @examples
-@given(generators, windows(), counts, flavours)
+@given(generators, any_window, counts, flavours)
 def test_input_gradient(
     rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, flavour: str
 ) -> None:
@@ -141,7 +145,7 @@ def test_input_gradient(
 
 
 @examples
-@given(generators, windows(), counts, stored_types, flavours)
+@given(generators, any_window, counts, stored_types, flavours)
 def test_weight_gradient(
     rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, kept_as: StoredType, flavour: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pmeta.codegen.graph import Float32Array, Shape
 from pmeta.codegen.operators import MaxPool, Window
 from pmeta.host.simulator.operators import max_pool
 from tests.differential.operators.comparison import (
+    ORDINARY,
     assert_close,
     assert_same,
     autograd,
@@ -25,6 +27,7 @@ from tests.differential.operators.comparison import (
     values,
     windows,
 )
+from tests.kernel_memory import assert_stays_inside
 from tests.kernels import Fenced, call, unwritten
 
 pytestmark = [pytest.mark.differential, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
@@ -89,6 +92,43 @@ def test_packing(kernel: Size, words: int, more: int) -> None:
     rng = np.random.default_rng(outputs)
     x = values(rng, 1, kernel[0], kernel[1] * outputs)
     assert_same_pooling(node, x, values(rng, *node.output_shape(x.shape)))
+
+
+# Channels, input size, window: rows that vectors of eight fill, or fill in part, of every column or of every other one.
+BY_VECTORS = {
+    "a first layer": (3, (28, 28), Window((2, 2), (2, 2))),
+    "a second": (3, (14, 14), Window((2, 2), (2, 2))),
+    "with a rest": (3, (7, 7), Window((2, 2), (2, 2))),
+    "one window": (3, (3, 3), Window((2, 2), (2, 2))),
+    "exactly a vector": (2, (4, 16), Window((2, 2), (2, 2))),
+    "wide": (2, (4, 84), Window((2, 2), (2, 2))),
+    "windows that overlap": (3, (9, 15), Window((3, 3), (2, 2))),
+    "windows that leave gaps": (2, (9, 19), Window((1, 1), (2, 2))),
+    "every column": (2, (5, 13), Window((3, 3), (1, 1))),
+    "dilated": (2, (9, 21), Window((2, 2), (1, 2), (2, 3))),
+    "tall windows": (3, (9, 12), Window((3, 2), (3, 2))),
+}
+
+
+@pytest.mark.parametrize("case", BY_VECTORS)
+@pytest.mark.parametrize("flavour", [ORDINARY, "special"])
+def test_rows_of_windows(case: str, flavour: str) -> None:
+    channels, size, window = BY_VECTORS[case]
+    node, rng = MaxPool("pool", "x", "y", window), np.random.default_rng(channels)
+    x = drawn_with_ties(rng, channels, *size, flavour=flavour)
+    assert_same_pooling(node, x, values(rng, *node.output_shape(x.shape), flavour=flavour))
+
+
+def test_nothing_is_read_outside(tmp_path: Path) -> None:
+    """Of any tensor, in the layers above."""
+    calls = []
+    for channels, size, window in BY_VECTORS.values():
+        node, shape = MaxPool("pool", "x", "y", window), (channels, *size)
+        x, y = unwritten(*shape), unwritten(*node.output_shape(shape))
+        constants, taps = node.shape_constants(shape), tap_memory(node, y.array.size)
+        calls.append(("pmeta_max_pool_forward", (constants, x, y, taps)))
+        calls.append(("pmeta_max_pool_input_gradient", (constants, y, taps, x)))
+    assert_stays_inside(calls, tmp_path)
 
 
 def test_the_first_of_equals_and_the_last_nan_win() -> None:

@@ -1,6 +1,7 @@
 """SCons script that PlatformIO runs: how a pmeta project is compiled, linked, checked and started."""
 
 import importlib.util
+import platform
 import shutil
 import subprocess
 import sys
@@ -70,8 +71,10 @@ def configure_flags(is_zig):
     includes = ["$PROJECT_SRC_DIR", *(str(project / folder) for folder in build["include"])]
     env.Append(CCFLAGS=build["flags"], CPPPATH=includes, LINKFLAGS=["-Wl,--gc-sections"])
     if is_zig:
-        # zig's clang adds run-time checks unless told otherwise.
+        # zig's clang adds run-time checks unless told otherwise; it compiles for this computer's processor by itself.
         env.Append(CCFLAGS=["-fno-sanitize=all"])
+    else:
+        env.Append(CCFLAGS=build["processor_flags"].get(platform.machine(), []))
     if writes_call_graph(is_zig):
         # A function that GCC folds into an equal one would have no figures.
         env.Append(CCFLAGS=["-fcallgraph-info=su", "-fno-ipa-icf"])
