@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pmeta.codegen.boards import native_flags
 from pmeta.codegen.plan.program import ShapeConstants
-from tests.compiled import compiler, kernel_objects
+from tests.compiled import compiler
 from tests.kernels import Argument, Fenced, layer_of
-from tests.sanitized import SANITIZE, fast_linker
+from tests.sanitized import SANITIZE, fast_linker, sanitized_kernels
 
 SECONDS = 60
 FLAGS = (*native_flags(), "-O0", *SANITIZE)  # without optimization it compiles soonest
@@ -35,7 +35,7 @@ def assert_stays_inside(calls: Sequence[tuple[str, Sequence[Argument]]], folder:
     program, text = folder / "program", folder / "program.c"
     main = "\n".join(["int main(void)", "{", *statements, "    return 0;", "}"])
     text.write_text("\n".join([HEAD, *sources, TENSOR, main]) + "\n", encoding="utf-8")
-    objects = kernel_objects(SANITIZE)
+    objects = sanitized_kernels()
     include = f"-I{Path(objects[0]).parent}"
     command = [compiler(), *FLAGS, *fast_linker(), include, "-o", str(program), str(text), *objects]
     subprocess.run(command, check=True)
