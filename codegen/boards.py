@@ -196,6 +196,7 @@ MPS3_AN547_HELIUM = dataclasses.replace(
     MPS3_AN547,
     name="mps3-an547-helium",
     title="Arm MPS3 with Cortex-M55 (AN547) and its Helium, emulated",
+    core="Cortex-M55 with Helium",
     numerics=HELIUM,
     # Only kernels written for it use Helium: what a compiler makes vectors of, docs/numerics.md does not say.
     gcc_flags=("-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard", *IN_ORDER, "-fno-tree-vectorize"),

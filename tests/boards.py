@@ -9,8 +9,7 @@ import pytest
 from pmeta.codegen.boards import BOARDS, Board
 
 EMULATED = tuple(board for board in BOARDS.values() if board.emulated)
-# The first board of each core and numerics.
-CORES = tuple({(board.core, board.numerics): board for board in reversed(EMULATED)}.values())
+CORES = tuple({board.core: board for board in reversed(EMULATED)}.values())  # the first board of each
 
 
 def parameters(boards: Iterable[Board]) -> list[object]:

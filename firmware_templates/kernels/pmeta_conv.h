@@ -1,26 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Conv: 2-D convolution of F filters over C channels.
  *
- * Everything is inlined: each layer has functions of its own, in which its shape is a constant (pmeta_layers.c). */
+ * Everything is inlined: each layer has functions of its own, in which its shape is a constant (pmeta_layers.c). But
+ * where every operation is a call, these share plain loops, which then cost little beside. */
 #ifndef PMETA_CONV_H
 #define PMETA_CONV_H
 
+#include "pmeta_conv_shape.h"
 #include "pmeta_inline.h"
-#include "pmeta_rows.h"
 
+#include <stddef.h>
 #include <stdint.h>
-
-typedef struct pmeta_conv_shape {
-    int32_t channels; /* C */
-    int32_t filters;  /* F */
-    int32_t groups;   /* of channels and filters: a filter reads the C / groups channels of its group */
-    int32_t in_h, in_w;
-    int32_t out_h, out_w;
-    int32_t kernel_h, kernel_w;
-    int32_t stride_h, stride_w;
-    int32_t dilation_h, dilation_w;
-    int32_t pad_top, pad_left;
-} pmeta_conv_shape;
 
 /* bias may be NULL */
 PMETA_INLINE void pmeta_conv_forward(const pmeta_conv_shape *s, const float *x, /* (C, in_h, in_w) */
@@ -49,6 +39,9 @@ PMETA_INLINE void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const ui
                                              const void *x, float *decoded, const float *gy, const float *gamma_bw,
                                              float *grad);
 
+#if defined(PMETA_SOFT_FLOAT)
+#include "pmeta_conv_plain.h"
+#else
 #include "pmeta_conv_pairs.h"
 #if PMETA_VECTOR > 1
 #include "pmeta_conv_filters.h"
@@ -57,5 +50,6 @@ PMETA_INLINE void pmeta_conv_weight_gradient(const pmeta_conv_shape *s, const ui
 #include "pmeta_conv_forward.h"
 #include "pmeta_conv_input_gradient.h"
 #include "pmeta_conv_weight_gradient.h"
+#endif
 
 #endif

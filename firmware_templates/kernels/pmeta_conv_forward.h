@@ -5,27 +5,7 @@
 
 #include <stddef.h>
 
-#define PMETA_UINT8        3  /* beside the types of pmeta_rows.h: a sample as it travels */
 #define PMETA_CONV_COLUMNS 24 /* of a row that a block reads, decoded */
-
-/* What a convolution reads: a map of some type. */
-typedef struct pmeta_conv_input {
-    int32_t type;
-    const void *map;             /* (C, in_h, in_w) */
-    const float *scale, *offset; /* (C,), of PMETA_UINT8 */
-} pmeta_conv_input;
-
-/* Element `index` of the map; it belongs to channel c. */
-PMETA_INLINE float pmeta_conv_read(const pmeta_conv_input *x, int32_t c, int32_t index)
-{
-    if (x->type == PMETA_UINT8) {
-        return (float)((const uint8_t *)x->map)[index] * x->scale[c] + x->offset[c];
-    }
-    if (x->type == PMETA_FLOAT16) {
-        return pmeta_float_of_float16(((const pmeta_float16 *)x->map)[index]);
-    }
-    return ((const float *)x->map)[index];
-}
 
 /* How many rows of sums of that width a block has, of `count`. */
 PMETA_INLINE int32_t pmeta_conv_block_height(int32_t count, int32_t width)

@@ -23,6 +23,11 @@
 #define PMETA_UNROLL_SOME _Pragma("GCC unroll 4")
 #endif
 
+/* No floating-point unit. */
+#if defined(__SOFTFP__) || (defined(__riscv) && !defined(__riscv_flen))
+#define PMETA_SOFT_FLOAT
+#endif
+
 /* The size of a block of outputs that the core's registers hold: rows, and sums in a row. Without a floating-point unit
  * every operation is a call, which leaves room for one. */
 #if defined(PMETA_HELIUM)
@@ -30,7 +35,7 @@
 #define PMETA_BLOCK_WIDTH   5
 #define PMETA_BLOCK_HEIGHT  4
 #define PMETA_BLOCK_OUTPUTS 4
-#elif defined(__SOFTFP__) || (defined(__riscv) && !defined(__riscv_flen))
+#elif defined(PMETA_SOFT_FLOAT)
 #define PMETA_BLOCK         1
 #define PMETA_BLOCK_WIDTH   1
 #define PMETA_BLOCK_HEIGHT  1

@@ -98,7 +98,7 @@ TWO_REGIONS = [board for board in EMULATED if board.more_ram]
 @pytest.mark.parametrize("board", parameters(TWO_REGIONS))
 def test_an_arena_in_two_regions(board: str, platformio, tmp_path: Path) -> None:
     """A learned layer and its accumulator, each almost as large as the board's first region."""
-    inputs, hidden = (220, 400) if BOARDS[board].core == MPS3_AN547.core else (980, 980)
+    inputs, hidden = (220, 400) if BOARDS[board].ram_bytes == MPS3_AN547.ram_bytes else (980, 980)
     model = adapting(mlp(inputs, (hidden,), 4, np.random.default_rng(1)), None, steps=2)
     save_model(model, tmp_path / "model.onnx")
     project = generate(tmp_path / "model.onnx", ["native", board])
