@@ -31,7 +31,7 @@ from pmeta.codegen.plan.strategy import Strategy
 from tests.gradients import assert_follows_pytorch
 from tests.models import as_pytorch, random_samples
 from tests.networks import Network, networks
-from tests.sanitized import assert_same_adaptation
+from tests.sanitized import VARIANTS, assert_same_adaptation
 
 FAILURES = Path("fuzz-failures")
 PER_SEED = 20  # networks: some are variations of those before them
@@ -57,8 +57,8 @@ def check(network: Network) -> None:
         assert_follows_pytorch(exact, *random_samples(model, network.seed, GRADIENT_SAMPLES, finite))
         support, targets = random_samples(model, network.seed, network.support, network.samples)
         queries, _ = random_samples(model, network.seed + 1, QUERIES, network.samples)
-        plan, has_vectors = make_plan(model, [network.strategy]), network.seed % 2 == 0
-        assert_same_adaptation(plan, folder, support, targets, queries, has_vectors)
+        plan, variant = make_plan(model, [network.strategy]), VARIANTS[network.seed % len(VARIANTS)]
+        assert_same_adaptation(plan, folder, support, targets, queries, variant)
 
 
 def _round_trip(model: Model, path: Path) -> Model:

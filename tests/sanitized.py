@@ -31,6 +31,8 @@ from pmeta.host.simulator.arithmetic import canonical_bytes, crc32
 from pmeta.host.simulator.simulator import Simulator
 from tests.compiled import MODEL_SOURCES, bytes_in_use, compiler, kernel_objects, write_library
 
+Flags = tuple[str, ...]
+
 # Every access of what is inlined and unrolled would be checked apart, which takes a compiler minutes. Here such kernels
 # are functions like any others, which take their shapes when they run, and are compiled once. Other tests see warnings.
 BRIEF = ("-w", "-DPMETA_UNROLL=", "-DPMETA_UNROLL_SOME=")
@@ -38,6 +40,8 @@ CALLED = (*BRIEF, "-DPMETA_INLINE=extern inline __attribute__((gnu_inline))")
 DEFINED = (*BRIEF, "-DPMETA_INLINE=")
 CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 SANITIZE = (*CHECKS, *CALLED)
+# Kernels for this computer's vectors, for cores with a floating-point unit, and for those without.
+VARIANTS: tuple[Flags, ...] = ((), ("-DPMETA_SCALAR",), ("-DPMETA_SCALAR", "-DPMETA_SOFT_FLOAT"))
 INLINED = ("pmeta_conv.h", "pmeta_max_pool.h", "pmeta_row_sums.h")  # headers that hold all such functions
 PROGRAM = Path(__file__).with_name("program.c")
 SECONDS = 120  # for one program: far more than any takes
@@ -127,37 +131,36 @@ def adaptation_script(plan: Plan, support: Sample, targets: npt.NDArray[Any], qu
 
 
 def assert_same_adaptation(
-    plan: Plan, folder: Path, support: Sample, targets: npt.NDArray[Any], queries: Sample, has_vectors: bool = True
+    plan: Plan, folder: Path, support: Sample, targets: npt.NDArray[Any], queries: Sample, variant: Flags = ()
 ) -> None:
     """The sanitized program answers what the simulator does, by bytes, and occupies the RAM that was predicted.
 
-    `has_vectors`: with this computer's vectors; without them kernels are those that boards run.
+    variant: of the kernels, one of VARIANTS.
     """
     write_library(plan, folder)
     script = adaptation_script(plan, support, targets, queries)
-    script.check(run(build(folder, has_vectors), bytes(script.requests)))
+    script.check(run(build(folder, variant), bytes(script.requests)))
     assert_predicted_ram(plan, folder)
 
 
-def build(folder: Path, has_vectors: bool = True) -> Path:
+def build(folder: Path, variant: Flags = ()) -> Path:
     """The program, from the library in `folder`: one translation unit without optimization, which compiles soonest."""
     sources = [name for name in MODEL_SOURCES if (folder / name).exists()]
     (folder / "library.c").write_text(_one_unit(sources), encoding="utf-8")
     (folder / "program.c").write_text(PROGRAM.read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "whole.c").write_text('#include "library.c"\n#include "program.c"\n', encoding="utf-8")
-    _compile(folder, *SANITIZE, *fast_linker(), "-o", "program", "whole.c", *sanitized_kernels(has_vectors))
+    _compile(folder, *SANITIZE, *fast_linker(), "-o", "program", "whole.c", *sanitized_kernels(variant))
     return folder / "program"
 
 
 @functools.cache
-def sanitized_kernels(has_vectors: bool = True) -> tuple[str, ...]:
+def sanitized_kernels(variant: Flags = ()) -> tuple[str, ...]:
     """Object files of all kernels, those that are compiled for shapes included."""
     folder = Path(tempfile.mkdtemp(prefix="pmeta-sanitized-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    without = () if has_vectors else ("-DPMETA_SCALAR",)
-    objects = kernel_objects((*SANITIZE, *without))
+    objects = kernel_objects((*SANITIZE, *variant))
     (folder / "inlined.c").write_text("".join(f'#include "{name}"\n' for name in INLINED), encoding="utf-8")
-    _compile(folder, *CHECKS, *DEFINED, *without, f"-I{Path(objects[0]).parent}", "-c", "-o", "inlined.o", "inlined.c")
+    _compile(folder, *CHECKS, *DEFINED, *variant, f"-I{Path(objects[0]).parent}", "-c", "-o", "inlined.o", "inlined.c")
     return (*objects, str(folder / "inlined.o"))
 
 
