@@ -138,7 +138,7 @@ def _comparison(model: Model, library: Path) -> Callable[[Task], tuple[float, ..
 
     def compare(task: Task) -> tuple[float, ...]:
         before, after = deployed.predictions(task)
-        batch = task_batch([task], model.adaptation.encoding, device)
+        batch = task_batch([task], model.adaptation.encoding, device, model.adaptation.ways)
         in_torch = query_logits(inner, meta, batch, model.adaptation.sample_batch)[1][0].argmax(-1).numpy()
         accuracies = [float((classes == task.query_y).mean()) for classes in (before, after, in_torch)]
         return *accuracies, float((after != in_torch).sum()), float(len(after))

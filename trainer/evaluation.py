@@ -80,8 +80,10 @@ def _outcomes(
 def _measurement(
     inner: InnerLoop, meta: MetaParameters, encoding: InputEncoding, sample_batch: int, device: torch.device
 ) -> Callable[[Part], Outcomes]:
+    (outputs,) = inner.graph.output_shape
+
     def measure(tasks: Part) -> Outcomes:
-        results = accuracies(inner, meta, task_batch(tasks, encoding, device), sample_batch)
+        results = accuracies(inner, meta, task_batch(tasks, encoding, device, outputs), sample_batch)
         return torch.stack(results, 1).cpu().numpy().astype(np.float64)
 
     return measure
@@ -101,9 +103,11 @@ def _parts(tasks: Iterable[Task], size: int) -> Iterator[Part]:
         yield part
 
 
-def task_batch(tasks: Sequence[Task], encoding: InputEncoding, device: torch.device) -> TaskBatch:
-    """Tasks of equal sizes as one batch on `device`."""
-    one_hot = torch.eye(tasks[0].ways, device=device)
+def task_batch(
+    tasks: Sequence[Task], encoding: InputEncoding, device: torch.device, outputs: int | None = None
+) -> TaskBatch:
+    """Tasks of equal sizes as one batch on `device`. outputs: of the network; None: one for each class."""
+    one_hot = torch.eye(tasks[0].ways, outputs or tasks[0].ways, device=device)
 
     def samples(arrays: list[npt.NDArray[np.uint8]]) -> torch.Tensor:
         return decode(torch.from_numpy(np.stack(arrays)).to(device), encoding)

@@ -72,6 +72,12 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     assert deployed["queries"] == 18
     assert deployed["torch_after"] == pytest.approx(figures["after"])
 
+    fewer = ("evaluate", model, "--tasks", "3", "--queries", "2", "--ways", "2", "--json")
+    figures, deployed = (json.loads(pmeta_train(*fewer, *more).stdout) for more in ((), ("--deployed",)))
+    assert figures["ways"] == 2 and deployed["queries"] == 12
+    assert deployed["torch_after"] == pytest.approx(figures["after"])
+    assert "3 classes" in one_line_of(pmeta_train("evaluate", model, "--ways", "4"), 3)
+
 
 def test_what_the_device_cannot_do_is_evaluated_from_a_file_of_parameters(tmp_path: Path) -> None:
     pytest.importorskip("torch")

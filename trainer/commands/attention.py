@@ -45,7 +45,7 @@ def attention(
     from pmeta.trainer.trained import load_trained
 
     loaded = load_trained(model, torch_on)
-    name, drawn = test_tasks(loaded, data, path, option, split, shots or loaded.shots, 1, tasks, seed)
+    name, drawn = test_tasks(loaded, data, path, option, split, loaded.ways, shots or loaded.shots, 1, tasks, seed)
     with progress_bar() as progress:
         bar = progress.add_task("adapting", total=tasks, note="")
         found = channel_statistics(loaded, drawn, seed, lambda count: progress.advance(bar, count))

@@ -43,6 +43,7 @@ def evaluate(
     option: DataOptions = None,
     tasks: Annotated[int, typer.Option(min=1, help="How many tasks.")] = 600,
     split: SplitOption = SplitName.TEST,
+    ways: Annotated[int | None, typer.Option(min=2, help="Classes, at most the model's; default: all of them.")] = None,
     shots: Annotated[int | None, typer.Option(min=1, help="Support samples per class; default: as trained.")] = None,
     queries: Annotated[
         int | None, typer.Option(min=1, help=f"Query samples per class; default: {QUERIES}, or as many as there are.")
@@ -66,20 +67,22 @@ def evaluate(
 
     loaded = load_trained(model, torch_on)
     loaded = replace(loaded, sample_batch=sample_batch or loaded.sample_batch)
-    shots = shots or loaded.shots
-    name, drawn = test_tasks(loaded, data, path, option, split, shots, queries, tasks, seed)
-    queries = len(drawn[0].query_y) // loaded.ways
+    ways, shots = ways or loaded.ways, shots or loaded.shots
+    if ways > loaded.ways:
+        raise ConfigError(f"the model tells {loaded.ways} classes apart", f"--ways {ways}", "ask for fewer classes")
+    name, drawn = test_tasks(loaded, data, path, option, split, ways, shots, queries, tasks, seed)
+    queries = len(drawn[0].query_y) // ways
     workers = min(all_cores(), -(-tasks // TASKS_PER_WORKER))
     with progress_bar() as progress:
         bar = progress.add_task("evaluating", total=tasks, note="")
         measure = measure_deployed if deployed else measure_in_torch
         figures, lines = measure(loaded, drawn, torch_on, workers, lambda count: progress.advance(bar, count))
     if as_json:
-        protocol = {"data": name, "ways": loaded.ways, "shots": shots, "queries": queries, "split": split.value}
+        protocol = {"data": name, "ways": ways, "shots": shots, "queries": queries, "split": split.value}
         print(json.dumps(protocol | {"seed": seed} | figures))
         return
     of_each = f"{shots}-shot, {count_text(queries, 'query sample')} per class"
-    print(f"{loaded.ways}-way {of_each}, {count_text(tasks, 'task')} of {name}'s {split.value} split")
+    print(f"{ways}-way {of_each}, {count_text(tasks, 'task')} of {name}'s {split.value} split")
     print("\n".join(lines))
 
 
@@ -128,7 +131,7 @@ def _percent(share: float) -> str:
 
 def test_tasks(
     model: Trained, data: str | None, path: Path | None, option: list[str] | None, split: SplitName,
-    shots: int, queries: int | None, count: int, seed: int,
+    ways: int, shots: int, queries: int | None, count: int, seed: int,
 ) -> tuple[str, Sequence[Task]]:  # fmt: skip
     """(name of the data set, tasks in the shape the model takes)."""
     from pmeta.trainer.datasets.convert import fitted
@@ -140,5 +143,5 @@ def test_tasks(
     name = data or trained_on["name"]
     source = data_set(name, path, option, trained_on if name == trained_on["name"] else None)
     samples = fitted(source.load(split.value), source, model.inner.graph.input_shape, DATASETS.get(trained_on["name"]))
-    queries = queries or most_queries(samples, model.ways, shots, QUERIES)
-    return name, fixed_tasks(samples, model.ways, shots, queries, count, seed)
+    queries = queries or most_queries(samples, ways, shots, QUERIES)
+    return name, fixed_tasks(samples, ways, shots, queries, count, seed)
