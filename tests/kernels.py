@@ -104,7 +104,7 @@ def call(function: str, *arguments: Argument, variants: Sequence[Flags] = (VECTO
 
     None is NULL, an array is read only, what may be written must be `Fenced`.
     """
-    copies = [[a.copy() if isinstance(a, Fenced) else a for a in arguments] for _ in variants[1:]]
+    copies = [_copies(arguments) for _ in variants[1:]]
     result = _call(variants[0], function, arguments)
     for flags, copied in zip(variants[1:], copies, strict=True):
         again = _call(flags, function, copied)
@@ -113,6 +113,12 @@ def call(function: str, *arguments: Argument, variants: Sequence[Flags] = (VECTO
             if isinstance(one, Fenced) and isinstance(other, Fenced):
                 assert one.bytes() == other.bytes(), f"{function}: other bits with {' '.join(flags)}"
     return result
+
+
+def _copies(arguments: Sequence[Argument]) -> list[Argument]:
+    """What may be written once more; what was the same memory stays the same."""
+    memory = {id(a): a.copy() for a in arguments if isinstance(a, Fenced)}
+    return [memory.get(id(a), a) for a in arguments]
 
 
 def _call(flags: Flags, function: str, arguments: Sequence[Argument]) -> float | None:
