@@ -21,13 +21,12 @@ from pmeta.codegen.plan.placement import place
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.project.golden import SUPPORT_SAMPLES, find_reference, golden_values
 from pmeta.codegen.project.templates import files_in, render, template_text
-from tests.compiled import compiler, write_library
+from tests.compiled import MODEL_SOURCES, compiler, write_library
 from tests.models import random_4conv
 from tests.networks import random_network
+from tests.sanitized import SANITIZE, sanitized_kernels
 
 pytestmark = pytest.mark.differential
-
-SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 BOARD = """
 #include "board.h"
@@ -47,7 +46,7 @@ def build(
     edit_plan: Callable[[Plan], Plan] = lambda plan: plan,
 ) -> Path:
     plan = edit_plan(make_plan(model))
-    sources = write_library(plan, folder)
+    sources = [path for path in write_library(plan, folder) if path.name in MODEL_SOURCES]
     values = golden_values(model, tuple(weight.name for weight in plan.learned), find_reference(), samples)
     header = render("project/golden.h.j2", title="test", model_sha256="0" * 64, **values)
     (folder / "golden.h").write_text(edit_header(header))
@@ -56,7 +55,8 @@ def build(
     (folder / "board.c").write_text(BOARD)
     program = folder / "golden"
     sources += [folder / "test_main.c", folder / "board.c"]
-    subprocess.run([compiler(), *native_flags(), *SANITIZE, "-o", str(program), *map(str, sources)], check=True)
+    flags = [*native_flags(), "-O0", "-g", *SANITIZE]
+    subprocess.run([compiler(), *flags, "-o", str(program), *map(str, sources), *sanitized_kernels()], check=True)
     return program
 
 
