@@ -26,11 +26,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.counting_firmware import versions
+from benchmarks.counting_firmware import VIRT_RV32, versions
 from benchmarks.emulated_counts import Counted, count_calls, count_whole
 from pmeta.codegen import cli_errors
 from pmeta.codegen.adaptation import Adaptation, AttentionModule, InputEncoding, LayerAttention, Model
-from pmeta.codegen.boards import MPS2_AN386, MPS2_AN500, NETDUINOPLUS2
+from pmeta.codegen.boards import (
+    MPS2_AN385,
+    MPS2_AN386,
+    MPS2_AN500,
+    MPS3_AN547,
+    MPS3_AN547_HELIUM,
+    NETDUINOPLUS2,
+)
 from pmeta.codegen.graph import Graph, frozen_float32
 from pmeta.codegen.modelfile import load_model
 from pmeta.codegen.networks import four_conv, mlp, resnet12
@@ -44,8 +51,9 @@ from tests.networks import random_network
 
 COMMAND = "python -m benchmarks.instructions_per_mac"
 SHIPPED = Path(__file__).parents[1] / "models" / "icons-4conv-5way.onnx"
-MEASURED_ON = (MPS2_AN386, MPS2_AN500)  # one board per core, with room for any network
-CHECKED_ON = (NETDUINOPLUS2, MPS2_AN500)
+# One board per core, with room for any network.
+MEASURED_ON = (MPS2_AN386, MPS2_AN500, MPS3_AN547, MPS3_AN547_HELIUM, MPS2_AN385, VIRT_RV32)
+CHECKED_ON = (NETDUINOPLUS2, MPS2_AN500, MPS3_AN547, MPS3_AN547_HELIUM, MPS2_AN385)
 RANDOM_NETWORKS = 40
 WITHIN = 0.15
 LENGTH_WEIGHT = 0.25  # power of its instructions with which a call counts

@@ -113,7 +113,7 @@ def _time_table(plan: Plan, estimates: Sequence[BoardEstimate]) -> Table:
     table = _table("step")
     for estimate in estimates:
         heading = f"{estimate.board.name}, {estimate.board.clock_hz / 1e6:g} MHz"
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for program in plan.adapt:
         steps = plan.steps_of(program)
         cells = (time_text(estimate, estimate.steps[steps[0] - 1].sample) for estimate in estimates)

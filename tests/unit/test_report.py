@@ -190,6 +190,14 @@ def test_terminal_summary_shows_the_plans_figures(plan: Plan) -> None:
     assert bytes_text(flash_figures(plan).total) in shown
 
 
+def test_a_narrow_terminal_shows_the_times_of_all_boards(plan: Plan) -> None:
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(summary_table(plan, manifest_of(plan), BOARDS))
+    times = captured.get().partition("Time per sample")[2]
+    assert times and "…" not in times
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_scenes_hold_disjoint_bytes_and_reach_the_plans_peak(seed: int) -> None:
     """What is alive together never shares bytes, and the scenes' live bytes are the placement's own."""
