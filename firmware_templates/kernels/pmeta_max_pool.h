@@ -237,7 +237,8 @@ PMETA_INLINE pmeta_ints pmeta_max_pool_unpack_some(const pmeta_max_pool_shape *s
         taps->used -= 32;
         bits |= (taps->used > 0) ? *taps->word << (count * s->tap_bits - taps->used) : 0u;
     }
-    return (int32_t)bits >> pmeta_vector_lanes() * s->tap_bits & ((1 << s->tap_bits) - 1);
+    const pmeta_ints numbers = (int32_t)bits >> pmeta_vector_lanes() * s->tap_bits;
+    return numbers & (int32_t)((1u << s->tap_bits) - 1u);
 }
 
 /* The gradients of `count` windows of a row side by side, a constant; gx is the first one's first tap. */
