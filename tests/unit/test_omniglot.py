@@ -78,6 +78,29 @@ def test_alphabets_are_split(tmp_path: Path, zipped: bool) -> None:
     assert where == [[1], [3], [2], [4]] and set(np.unique(train.samples)) == {0, 255}
 
 
+def test_cropped_drawings_lie_in_the_middle_wherever_they_were(tmp_path: Path) -> None:
+    write(tmp_path, files("background"), "background", True)
+    samples = apart(tmp_path, size=omniglot.LEAST_CROP, crop=True).load("train").samples
+    middle = np.zeros((omniglot.LEAST_CROP,) * 2, np.uint8)
+    middle[9:24, 9:24] = 255  # the block of 15x15, at the scan's own scale: it is smaller than the least crop
+    assert all(np.array_equal(sample[0], middle) for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("ink", "square"),
+    [
+        ((20, 40, 80, 50), (16, 11, 84, 79)),  # wide: 60 + 2 · 4 pixels, nothing is cut or stretched
+        ((50, 20, 60, 80), (21, 16, 89, 84)),
+        ((50, 50, 51, 51), (34, 34, 66, 66)),
+        ((0, 0, 105, 105), (-4, -4, 109, 109)),
+        (None, (-4, -4, 109, 109)),
+    ],
+    ids=["wide", "high", "dot", "everything", "no ink"],
+)
+def test_the_crop_is_a_square_about_the_ink(ink: Any, square: tuple[int, ...]) -> None:
+    assert omniglot._about_the_ink(ink) == square
+
+
 def test_the_splits_that_are_shipped_are_apart() -> None:
     data = Omniglot()
     assert len({*data.validation, *data.held_back}) == len(data.validation) + len(data.held_back) == 10

@@ -25,6 +25,8 @@ ALPHABETS = {"background": 30, "evaluation": 20}
 CHARACTERS = {"background": 964, "evaluation": 659}
 DRAWINGS = 20  # of each character
 SIDE = 105  # pixels, as scanned
+MARGIN = 4  # scanned pixels about the ink, where pictures are cropped to it
+LEAST_CROP = 32  # scanned pixels per side: a dot stays a dot
 MAX_PNG_BYTES = 1 << 16
 PARTS_OF_NAME = 3  # alphabet/character/drawing.png
 
@@ -45,6 +47,7 @@ class Omniglot(Dataset):
     background: ClassVar[Background | None] = "dark"
 
     size: int = 28  # pixels per side
+    crop: bool = False  # to a square about the ink, in place of the whole sheet
     # Background alphabets to validate on, and others kept from training: small ones, so that many characters are left.
     validation: tuple[str, ...] = (
         "Alphabet_of_the_Magi",
@@ -89,7 +92,8 @@ class Omniglot(Dataset):
 
     def _samples(self, drawings: Drawings) -> ClassSamples:
         chosen = sorted(drawings)
-        pictures = [_picture(png, name, self.size) for key in chosen for name, png in sorted(drawings[key].items())]
+        files = [file for key in chosen for file in sorted(drawings[key].items())]
+        pictures = [_picture(png, name, self.size, self.crop) for name, png in files]
         return ClassSamples(
             samples=np.stack(pictures)[:, None],
             labels=np.repeat(np.arange(len(chosen), dtype=np.int64), DRAWINGS),
@@ -140,7 +144,7 @@ def _files(source: Path) -> Iterator[tuple[str, bytes]]:
         raise DataError("is damaged", str(source), "download it again") from error
 
 
-def _picture(png: bytes, name: str, size: int) -> NDArray[np.uint8]:
+def _picture(png: bytes, name: str, size: int, crop: bool) -> NDArray[np.uint8]:
     """(size, size), 255 = ink."""
     from PIL import Image
 
@@ -148,7 +152,17 @@ def _picture(png: bytes, name: str, size: int) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
             if image.size != (SIDE, SIDE):
                 raise DataError(f"is {image.size}, not {SIDE}x{SIDE} pixels", name, "download Omniglot again")
-            small = image.convert("L").resize((size, size), Image.Resampling.BOX)
+            ink = Image.eval(image.convert("L"), lambda grey: 255 - grey)
+            box = _about_the_ink(ink.getbbox()) if crop else (0, 0, SIDE, SIDE)
+            small = ink.crop(box).resize((size, size), Image.Resampling.BOX)  # outside of the sheet there is none
     except (OSError, SyntaxError, ValueError) as error:
         raise DataError("is no readable picture", name, "download Omniglot again") from error
-    return np.asarray(255 - np.asarray(small), np.uint8)
+    return np.asarray(small, np.uint8)
+
+
+def _about_the_ink(box: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
+    """A square (left, top, right, bottom) that holds the ink, given likewise; None: there is no ink."""
+    left, top, right, bottom = box or (0, 0, SIDE, SIDE)
+    side = max(right - left + 2 * MARGIN, bottom - top + 2 * MARGIN, LEAST_CROP)
+    left, top = (left + right - side) // 2, (top + bottom - side) // 2
+    return left, top, left + side, top + side
