@@ -13,22 +13,25 @@ A wearer is a person with the watch on one arm. Figures are means over wearers, 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import sqrt
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+import typer
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from pmeta.codegen import cli_errors
 from pmeta.codegen.adaptation import InputEncoding, Model
+from pmeta.codegen.errors import DataError
 from pmeta.codegen.modelfile import load_model
 from pmeta.codegen.taskfile import Task
 from pmeta.trainer.config import Config, config_from_dict
@@ -64,6 +67,9 @@ class Fold:
     @staticmethod
     def of(file: Path, data: Path | None) -> Fold:
         model = load_model(file)
+        trained_on = model.adaptation.training.get("config", {}).get("data", {}).get("name")
+        if trained_on != "smartwatch":
+            raise DataError("was not trained on smartwatch", str(file), "train it with trainer/configs/smartwatch.toml")
         config = config_from_dict(model.adaptation.training["config"], str(file))
         return Fold(model, replace(config, data=replace(config.data, path=data)))
 
@@ -190,27 +196,39 @@ def draw(rows: Rows, out: Path) -> None:
     figure.savefig(out, dpi=150)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="+", help="a model of each fold, or what --json wrote of it")
-    parser.add_argument("--data", type=Path, help="where the data set is")
-    parser.add_argument("--tasks", type=int, default=200, help="test tasks of each fold and number of windows")
-    parser.add_argument("--out", type=Path, help="PNG file for the bars")
-    parser.add_argument("--json", type=Path, help="file for every task's accuracy")
-    options = parser.parse_args()
+def main(
+    files: Annotated[list[Path], typer.Argument(help="a model of each fold, or what --json wrote of it")],
+    data: Annotated[Path | None, typer.Option(help="where the data set is")] = None,
+    tasks: Annotated[int, typer.Option(help="test tasks of each fold and number of windows", min=1)] = 200,
+    out: Annotated[Path | None, typer.Option(help="PNG file for the bars")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="file for every task's accuracy")] = None,
+) -> None:
+    """How much adapting to a person's own first movements gains, for people never seen."""
     torch.set_num_threads(1)
     rows: Rows = {}
-    for file in track(options.files, "folds", console=Console(stderr=True)):
-        is_json = file.suffix == ".json"
-        found = json.loads(file.read_text()) if is_json else measured(file, options.data, options.tasks)
+    for file in track(files, "folds", console=Console(stderr=True)):
+        found = stored(file) if file.suffix == ".json" else measured(file, data, tasks)
         for name, by_wearer in found.items():
             rows.setdefault(name, {}).update(by_wearer)
     print(table(rows))
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
-    if options.out:
-        draw(rows, options.out)
+    if json_file:
+        json_file.write_text(json.dumps(rows, indent=1))
+    if out:
+        draw(rows, out)
+
+
+def stored(file: Path) -> Rows:
+    """What --json wrote. Raises DataError."""
+    try:
+        rows: Rows = json.loads(file.read_text())
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", str(file), "check the path") from error
+    except ValueError as error:
+        raise DataError(f"is not JSON ({error})", str(file), "measure the fold again") from error
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command(epilog="Example: python -m benchmarks.smartwatch fold0.onnx fold1.onnx --out smartwatch.png")(main)
+    cli_errors.run(app)

@@ -200,10 +200,11 @@ def _check(config: Config, where: str) -> None:
     require("training.batching", not (training.compile and training.batching == "vmap"), "loop with training.compile")
     require("training.convolution", training.convolution in ("auto", "direct", "matmul"), "auto, direct or matmul")
     for whose in ("", "class_"):
-        angle, zoom, shear = (getattr(config.augmentation, whose + what) for what in ("angle", "zoom", "shear"))
+        angle, zoom, shear, bend = (getattr(config.augmentation, whose + w) for w in ("angle", "zoom", "shear", "bend"))
         require(f"augmentation.{whose}angle", 0 <= angle <= 180, "0 to 180 degrees")
         require(f"augmentation.{whose}zoom", 0 <= zoom <= 0.9, "0 to 0.9")
         require(f"augmentation.{whose}shear", 0 <= shear <= 1, "0 to 1")
+        require(f"augmentation.{whose}bend", 0 <= bend <= 1000, "0 to 1,000 pixels")
     require("input.scale", all(1e-6 <= abs(scale) <= 1e6 for scale in config.input.scale), "1e-6 to 1e6 in size")
     require("input.offset", all(abs(offset) <= 1e6 for offset in config.input.offset), "at most 1e6 in size")
     require("input.offset", len(config.input.offset) == len(config.input.scale), "as many numbers as 'input.scale'")

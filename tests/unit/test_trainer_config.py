@@ -61,6 +61,8 @@ def test_a_given_setting_beats_the_method() -> None:
         ("[input]\nscale = [1, 2]\noffset = 0", ["'input.offset' is (0.0,), but must be as many numbers"]),
         ("[input]\nscale = 'x'\noffset = 0", ["'input.scale' must be a list"]),
         ("[augmentation]\nzoom = 1", ["'augmentation.zoom' is 1.0, but must be 0 to 0.9"]),
+        ("[augmentation]\nbend = -1", ["'augmentation.bend' is -1.0, but must be 0 to 1,000 pixels"]),
+        ("[augmentation]\nclass_bend = inf", ["'augmentation.class_bend' is inf, but must be 0 to"]),
         ("data = 'icons'", ["'data' must be a table", "[data]"]),
         ("network = 'mlp'", ["'network' must be a table", "[network]"]),
         ("[data]\nname = 'icon'", ["unknown data.name 'icon'", "did you mean 'icons'?"]),
