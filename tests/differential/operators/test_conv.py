@@ -125,23 +125,30 @@ def test_forward_of_a_float16_map(
     assert_same(y, conv.forward(x, w, b, window, groups))
 
 
+def assert_input_gradient(
+    kernel: str, rng: np.random.Generator, window: Window, size: Size, counts: Counts, flavour: str
+) -> None:
+    """A kernel's gradient of the input is the simulator's, of all filters at once and filter by filter."""
+    channels, filters, groups = counts
+    layer, shape = node(filters, window, groups), (channels, *size)
+    w = values(rng, filters, channels // groups, *window.kernel, flavour=flavour)
+    gy = values(rng, *layer.output_shape(shape), flavour=flavour)
+    gx, expected = unwritten(*shape), conv.input_gradient(gy, w, window, shape, groups)
+    call(kernel, layer.shape_constants(shape), 1, w, gy, gx)
+    assert_same(gx, expected)
+    if groups == 1:  # filter by filter
+        gx, one = unwritten(*shape), node(1, window, 1).shape_constants(shape)
+        for f in range(filters):
+            call(kernel, one, int(f == 0), w[f], gy[f], gx)
+        assert_same(gx, expected)
+
+
 @examples
 @given(generators, any_window, counts, flavours)
 def test_input_gradient(
     rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, flavour: str
 ) -> None:
-    (window, size), (channels, filters, groups) = window_and_size, counts
-    layer, shape = node(filters, window, groups), (channels, *size)
-    w = values(rng, filters, channels // groups, *window.kernel, flavour=flavour)
-    gy = values(rng, *layer.output_shape(shape), flavour=flavour)
-    gx, expected = unwritten(*shape), conv.input_gradient(gy, w, window, shape, groups)
-    call("pmeta_conv_input_gradient", layer.shape_constants(shape), 1, w, gy, gx)
-    assert_same(gx, expected)
-    if groups == 1:  # filter by filter
-        gx, one = unwritten(*shape), node(1, window, 1).shape_constants(shape)
-        for f in range(filters):
-            call("pmeta_conv_input_gradient", one, int(f == 0), w[f], gy[f], gx)
-        assert_same(gx, expected)
+    assert_input_gradient("pmeta_conv_input_gradient", rng, *window_and_size, counts, flavour)
 
 
 @examples

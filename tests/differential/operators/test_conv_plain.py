@@ -32,7 +32,7 @@ from tests.differential.operators.comparison import (
     values,
     windows,
 )
-from tests.differential.operators.test_conv import Counts, Size, counts, node
+from tests.differential.operators.test_conv import Counts, Size, assert_input_gradient, counts, node
 from tests.kernels import call, in_place, unwritten
 
 pytestmark = [pytest.mark.differential, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
@@ -74,18 +74,7 @@ def test_forward(
 def test_input_gradient(
     rng: np.random.Generator, window_and_size: tuple[Window, Size], counts: Counts, flavour: str
 ) -> None:
-    (window, size), (channels, filters, groups) = window_and_size, counts
-    layer, shape = node(filters, window, groups), (channels, *size)
-    w = values(rng, filters, channels // groups, *window.kernel, flavour=flavour)
-    gy = values(rng, *layer.output_shape(shape), flavour=flavour)
-    gx, expected = unwritten(*shape), conv.input_gradient(gy, w, window, shape, groups)
-    call("pmeta_conv_plain_input_gradient", layer.shape_constants(shape), 1, w, gy, gx)
-    assert_same(gx, expected)
-    if groups == 1:  # filter by filter
-        gx, one = unwritten(*shape), node(1, window, 1).shape_constants(shape)
-        for f in range(filters):
-            call("pmeta_conv_plain_input_gradient", one, int(f == 0), w[f], gy[f], gx)
-        assert_same(gx, expected)
+    assert_input_gradient("pmeta_conv_plain_input_gradient", rng, *window_and_size, counts, flavour)
 
 
 @examples
