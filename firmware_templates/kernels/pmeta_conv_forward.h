@@ -13,25 +13,34 @@ PMETA_INLINE int32_t pmeta_conv_block_height(int32_t count, int32_t width)
     return pmeta_part(count, pmeta_min(PMETA_BLOCK_HEIGHT, PMETA_BLOCK / width));
 }
 
-#if defined(PMETA_HELIUM)
-#include "pmeta_conv_forward_helium.h"
-#else
-/* Adds one kernel row, w, to the sums of a block; `index` is where its first column lies in the map, `column` in the
- * row. What must be decoded is decoded once, unless the block is very wide. */
-PMETA_INLINE void pmeta_conv_forward_taps(const pmeta_conv_shape *s, const pmeta_conv_input *x, int32_t c,
-                                          int32_t index, int32_t filters, int32_t outputs, int32_t column, int clipped,
-                                          const float *w, int32_t weights, float sum[][PMETA_BLOCK_WIDTH])
+/* Decodes the columns that one kernel row of a block reads, once, and returns 1; returns 0 where there is nothing to
+ * decode, or the block is very wide. */
+PMETA_INLINE int pmeta_conv_decode(const pmeta_conv_shape *s, const pmeta_conv_input *x, int32_t c, int32_t index,
+                                   int32_t outputs, int32_t column, int clipped, float *columns)
 {
     const int32_t span = (outputs - 1) * s->stride_w + (s->kernel_w - 1) * s->dilation_w + 1;
     const int decoded = x->type != PMETA_FLOAT32 && span <= PMETA_CONV_COLUMNS;
     const int32_t ahead = decoded ? span : 0;
-    float columns[PMETA_CONV_COLUMNS];
     PMETA_UNROLL
     for (int32_t q = 0; q < ahead; q++) {
         if (!clipped || (column + q >= 0 && column + q < s->in_w)) {
             columns[q] = pmeta_conv_read(x, c, index + q);
         }
     }
+    return decoded;
+}
+
+#if defined(PMETA_HELIUM)
+#include "pmeta_conv_forward_helium.h"
+#else
+/* Adds one kernel row, w, to the sums of a block; `index` is where its first column lies in the map, `column` in the
+ * row. */
+PMETA_INLINE void pmeta_conv_forward_taps(const pmeta_conv_shape *s, const pmeta_conv_input *x, int32_t c,
+                                          int32_t index, int32_t filters, int32_t outputs, int32_t column, int clipped,
+                                          const float *w, int32_t weights, float sum[][PMETA_BLOCK_WIDTH])
+{
+    float columns[PMETA_CONV_COLUMNS];
+    const int decoded = pmeta_conv_decode(s, x, c, index, outputs, column, clipped, columns);
     PMETA_UNROLL
     for (int32_t j = 0; j < s->kernel_w; j++) {
         PMETA_UNROLL

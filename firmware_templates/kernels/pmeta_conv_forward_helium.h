@@ -9,16 +9,8 @@ PMETA_INLINE void pmeta_conv_forward_taps(const pmeta_conv_shape *s, const pmeta
                                           int32_t index, int32_t outputs, int32_t column, int clipped, uint32x4_t w,
                                           float32x4_t *sum)
 {
-    const int32_t span = (outputs - 1) * s->stride_w + (s->kernel_w - 1) * s->dilation_w + 1;
-    const int decoded = x->type != PMETA_FLOAT32 && span <= PMETA_CONV_COLUMNS;
-    const int32_t ahead = decoded ? span : 0;
     float columns[PMETA_CONV_COLUMNS];
-    PMETA_UNROLL
-    for (int32_t q = 0; q < ahead; q++) {
-        if (!clipped || (column + q >= 0 && column + q < s->in_w)) {
-            columns[q] = pmeta_conv_read(x, c, index + q);
-        }
-    }
+    const int decoded = pmeta_conv_decode(s, x, c, index, outputs, column, clipped, columns);
     PMETA_UNROLL
     for (int32_t j = 0; j < s->kernel_w; j++) {
         const float32x4_t tap = pmeta_gather(w, j);
