@@ -48,6 +48,7 @@ class TaskConfig:
     ways: int = 5  # classes per task
     shots: int = 5  # support samples per class
     queries: int = 15  # query samples per class
+    same_family: float = 0.0  # share of training tasks whose classes are all alike: of one alphabet of Omniglot
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def _check(config: Config, where: str) -> None:
         lowest = 0 if key in MAY_BE_ZERO else 1
         require(key, lowest <= value <= largest, f"{lowest} to {largest:,}")
     require("task.ways", 2 <= config.task.ways <= 256, "2 to 256")
+    require("task.same_family", 0 <= config.task.same_family <= 1, "0 to 1")
     for key in ("method.rho_fw", "method.rho_bw"):
         require(key, 0 <= getattr(config.method, key[7:]) <= 999, "0 to 999 thousandths")
     require("method.alpha", 0 <= config.method.alpha <= 3e38, "0 to 3e38, as a float32")

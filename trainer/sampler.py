@@ -58,7 +58,7 @@ class TaskSampler:
         device: torch.device,
     ) -> None:
         self._task, self._encoding = task, encoding
-        self._drawer = TaskDrawer(data, task.ways, task.shots, task.queries)
+        self._drawer = TaskDrawer(data, task.ways, task.shots, task.queries, task.same_family)
         self._augmentation = Augmentation(augmentation, data.shape, device)
         self._device, self._samples = device, data.samples
         small = device.type == "cuda" and data.samples.nbytes <= KEPT_ON_GPU

@@ -39,14 +39,17 @@ def test_class_samples_are_checked() -> None:
     for domains, roles in (((0,), None), ((), good.labels), ((), np.zeros(2, np.uint8))):
         with pytest.raises(ValueError):
             ClassSamples(good.samples, good.labels, good.class_names, domains, roles)
+    with pytest.raises(ValueError, match="1 families of 2 classes"):
+        replace(good, families=(0,))
     with pytest.raises(ValueError):
         good.samples[0] = 1
 
 
 def test_subset_relabels_in_the_order_given() -> None:
     data = numbered([2, 3, 4])
-    part = data.subset([2, 0])
+    part = replace(data, domains=(3, 4, 5), families=(6, 7, 8)).subset([2, 0])
     assert part.class_names == ("class 2", "class 0")
+    assert (part.domains, part.families) == ((5, 3), (8, 6))
     for new, old in ((0, 2), (1, 0)):
         np.testing.assert_array_equal(part.samples[part.labels == new], data.samples[data.labels == old])
     for classes in ([0, 0], [3], [-1]):
@@ -104,6 +107,36 @@ def test_a_task_stays_in_one_domain_and_keeps_its_order() -> None:
     assert drawn == {("class 0", "class 2", "class 4"), ("class 1", "class 3", "class 5")}
     with pytest.raises(DataError, match="there are 3"):
         sample_episode(data, 4, 1, 1, np.random.default_rng(0))
+
+
+def drawn_classes(data: ClassSamples, same_family: float, tasks: int = 200) -> list[set[int]]:
+    drawer = TaskDrawer(data, 2, 1, 1, same_family)
+    return [set(drawer.draw(np.random.default_rng(seed)).classes.tolist()) for seed in range(tasks)]
+
+
+def test_a_share_of_the_tasks_stays_in_one_family() -> None:
+    data = replace(numbered([4] * 7), families=(0, 1, 2, 0, 1, 2, 3))  # the last one is too small for a task
+    families = [{0, 3}, {1, 4}, {2, 5}]
+    always = drawn_classes(data, 1.0)
+    assert all(classes in families for classes in always) and all(family in always for family in families)
+    half = sum(classes in families for classes in drawn_classes(data, 0.5)) / 200
+    chance = 3 / 21  # of the pairs that there are
+    assert abs(half - (0.5 + 0.5 * chance)) < 0.1
+    assert drawn_classes(data, 0.0) == drawn_classes(replace(data, families=()), 0.0)
+    assert any(6 in classes for classes in drawn_classes(data, 0.5))
+
+
+def test_families_do_not_reach_over_domains() -> None:
+    data = replace(numbered([4] * 6), families=(0, 0, 0, 0, 1, 1), domains=(0, 1, 0, 1, 0, 1))
+    assert all(classes in ({0, 2}, {1, 3}) for classes in drawn_classes(data, 1.0))
+
+
+def test_tasks_of_one_family_need_families_that_are_large_enough() -> None:
+    data = numbered([4] * 4)
+    with pytest.raises(DataError, match=r"has no families; set task\.same_family = 0"):
+        TaskDrawer(data, 2, 1, 1, 0.5)
+    with pytest.raises(DataError, match="no family has 3 classes with enough samples"):
+        TaskDrawer(replace(data, families=(0, 0, 1, 1)), 3, 1, 1, 0.5)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

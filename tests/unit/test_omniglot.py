@@ -72,6 +72,7 @@ def test_alphabets_are_split(tmp_path: Path, zipped: bool) -> None:
     assert names["train"] == ("Latin/character01", "Latin/character02")
     assert {name.split("/")[0] for name in names["val"]} == {"Gujarati", "Hebrew"}
     assert {name.split("/")[0] for name in names["test"]} == {"Balinese", "Japanese_(hiragana)"}
+    assert data.load("val").families == (0, 0, 1, 1)  # an alphabet is a family
     train = data.load("train")
     assert train.samples.shape == (4, 1, 7, 7) and train.labels.tolist() == [0, 0, 1, 1]
     where = [np.flatnonzero(sample[0, 0]).tolist() for sample in train.samples]

@@ -61,6 +61,7 @@ def test_a_given_setting_beats_the_method() -> None:
         ("[input]\nscale = [1, 2]\noffset = 0", ["'input.offset' is (0.0,), but must be as many numbers"]),
         ("[input]\nscale = 'x'\noffset = 0", ["'input.scale' must be a list"]),
         ("[augmentation]\nzoom = 1", ["'augmentation.zoom' is 1.0, but must be 0 to 0.9"]),
+        ("[task]\nsame_family = 2", ["'task.same_family' is 2.0, but must be 0 to 1"]),
         ("[augmentation]\nbend = -1", ["'augmentation.bend' is -1.0, but must be 0 to 1,000 pixels"]),
         ("[augmentation]\nclass_bend = inf", ["'augmentation.class_bend' is inf, but must be 0 to"]),
         ("data = 'icons'", ["'data' must be a table", "[data]"]),

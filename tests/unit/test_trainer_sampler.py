@@ -46,6 +46,13 @@ def test_draws_are_distinct_classes_and_samples() -> None:
     assert set(labels.ravel()) == set(range(5))
 
 
+def test_tasks_of_one_family_are_drawn_where_they_are_asked_for() -> None:
+    source, task = replace(data(classes=7), families=(0, 1, 0, 1, 0, 1, 2)), replace(TASK, same_family=1.0)
+    subject = TaskSampler(source, task, AugmentationConfig(), PLAIN, torch.device("cpu"))
+    labels = source.labels[subject.draw(seed=1, iteration=0, tasks=50).samples]
+    assert {frozenset(row) for row in labels[:, :, 0]} == {frozenset({0, 2, 4}), frozenset({1, 3, 5})}
+
+
 def test_a_draw_depends_on_seed_and_iteration_alone() -> None:
     one, two = (sampler(data(), shift=2, angle=10, zoom=0.1) for _ in range(2))
     for _ in range(3):

@@ -38,6 +38,7 @@ class ClassSamples:
     ] = ()  # by label: a task takes all its classes from one domain (a person); empty: one for all
     roles: NDArray[np.uint8] | None = None  # (N,) of ANY_ROLE, ONLY_SUPPORT, ONLY_QUERY; None: any
     fixed_order: bool = False  # a task's labels follow the order of the classes; otherwise they are shuffled
+    families: tuple[int, ...] = ()  # by label: classes that resemble each other (an alphabet's); empty: none known
 
     def __post_init__(self) -> None:
         images = self.samples.dtype == np.uint8 and self.samples.ndim == 4
@@ -51,8 +52,9 @@ class ClassSamples:
             )
         if not np.array_equal(np.unique(self.labels), np.arange(len(self.class_names))):
             raise ValueError(f"labels must use each of 0 .. {len(self.class_names) - 1}")
-        if self.domains and len(self.domains) != len(self.class_names):
-            raise ValueError(f"{len(self.domains)} domains of {len(self.class_names)} classes")
+        for what, of_classes in (("domains", self.domains), ("families", self.families)):
+            if of_classes and len(of_classes) != len(self.class_names):
+                raise ValueError(f"{len(of_classes)} {what} of {len(self.class_names)} classes")
         if self.roles is not None and (self.roles.dtype != np.uint8 or self.roles.shape != self.labels.shape):
             raise ValueError(f"roles must be uint8 {self.labels.shape}, not {self.roles.dtype} {self.roles.shape}")
         for array in (self.samples, self.labels, self.roles):
@@ -86,6 +88,7 @@ class ClassSamples:
             domains=tuple(self.domains[label] for label in classes) if self.domains else (),
             roles=None if self.roles is None else self.roles[kept],
             fixed_order=self.fixed_order,
+            families=tuple(self.families[label] for label in classes) if self.families else (),
         )
 
 

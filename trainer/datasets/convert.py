@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +32,7 @@ def fitted(data: ClassSamples, source: Dataset, shape: tuple[int, ...], target: 
         raise DataError(what, f"data set '{source.name}'", "choose a data set of the model's kind")
     changed = np.stack([_picture(sample, shape) for sample in data.samples])
     samples = 255 - changed if invert else changed
-    return ClassSamples(samples, data.labels, data.class_names, data.domains, data.roles, data.fixed_order)
+    return replace(data, samples=samples)
 
 
 def _picture(sample: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

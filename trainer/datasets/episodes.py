@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -63,6 +64,7 @@ class TaskDrawer:
     ways: int
     shots: int
     queries: int
+    same_family: float = 0.0  # share of the tasks whose classes are all of one family
 
     def __post_init__(self) -> None:
         if min(self.ways, self.shots, self.queries) < 1:
@@ -74,6 +76,9 @@ class TaskDrawer:
             raise DataError(
                 f"a task needs {needed}, there are {most}", "episode", "ask for fewer ways, shots or queries"
             )
+        if self.same_family and not self._families:
+            what = f"no family has {self.ways} classes with enough samples" if self.data.families else "has no families"
+            raise DataError(what, "the data set", "set task.same_family = 0")
 
     @cached_property
     def _members(self) -> list[tuple[Indices, Indices]]:
@@ -95,13 +100,7 @@ class TaskDrawer:
     def _usable(self) -> list[Indices]:
         """By domain: the classes that have enough samples."""
         usable = [label for label in range(self.data.num_classes) if self._has_enough(label)]
-        if not self.data.domains:
-            return [np.array(usable, np.int64)]
-
-        def domain(label: int) -> int:
-            return self.data.domains[label]
-
-        return [np.array(list(group), np.int64) for _, group in groupby(sorted(usable, key=domain), domain)]
+        return _grouped(usable, self.data.domains)
 
     @property
     def num_classes(self) -> int:
@@ -112,9 +111,15 @@ class TaskDrawer:
     def _pools(self) -> list[Indices]:
         return [pool for pool in self._usable if len(pool) >= self.ways]
 
+    @cached_property
+    def _families(self) -> list[Indices]:
+        families = [family for pool in self._pools for family in _grouped(pool.tolist(), self.data.families)]
+        return [family for family in families if self.data.families and len(family) >= self.ways]
+
     def draw(self, rng: np.random.Generator) -> Drawing:
         """One task: `ways` classes, and of each `shots` support and `queries` query samples, all different."""
-        pool = self._pools[int(rng.integers(len(self._pools)))] if len(self._pools) > 1 else self._pools[0]
+        pools = self._families if self.same_family and rng.random() < self.same_family else self._pools
+        pool = pools[int(rng.integers(len(pools)))] if len(pools) > 1 else pools[0]
         classes = rng.choice(pool, self.ways, replace=False)
         if self.data.fixed_order:
             classes = np.sort(classes)
@@ -128,6 +133,14 @@ class TaskDrawer:
             return drawn[: self.shots], drawn[self.shots :]
         support = rng.choice(support_from, self.shots, replace=False)
         return support, rng.choice(np.setdiff1d(query_from, support), self.queries, replace=False)
+
+
+def _grouped(labels: Sequence[int], group_of: Sequence[int]) -> list[Indices]:
+    """Labels of each group apart; all together where `group_of` is empty."""
+    if not group_of:
+        return [np.array(labels, np.int64)]
+    by_group = groupby(sorted(labels, key=group_of.__getitem__), group_of.__getitem__)
+    return [np.array(list(group), np.int64) for _, group in by_group]
 
 
 def most_queries(data: ClassSamples, ways: int, shots: int, at_most: int) -> int:

@@ -94,10 +94,12 @@ class Omniglot(Dataset):
         chosen = sorted(drawings)
         files = [file for key in chosen for file in sorted(drawings[key].items())]
         pictures = [_picture(png, name, self.size, self.crop) for name, png in files]
+        alphabets = sorted({alphabet for alphabet, _ in chosen})
         return ClassSamples(
             samples=np.stack(pictures)[:, None],
             labels=np.repeat(np.arange(len(chosen), dtype=np.int64), DRAWINGS),
             class_names=tuple(f"{alphabet}/{character}" for alphabet, character in chosen),
+            families=tuple(alphabets.index(alphabet) for alphabet, _ in chosen),
         )
 
 
