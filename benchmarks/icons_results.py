@@ -71,7 +71,8 @@ def write_config(config: dict[str, Any], folder: Path) -> Path:
     """The training configuration of the model's record, for the baseline: same tasks, width and augmentation."""
     path = folder / "icons.toml"
     tables = []
-    for section, values in config.items():
+    for section in ("task", "network", "training", "augmentation", "input"):  # of the method it has nothing
+        values = config[section]
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None]
         tables.append("\n".join([f"[{section}]", *lines]))
     path.write_text("\n\n".join(tables) + "\n", encoding="utf-8")
