@@ -133,7 +133,14 @@ def build(
 
 def compile_command(board: Board) -> list[str]:
     """The compiler and its flags in a generated project."""
-    return [f"{board.gnu_tools[0]}-gcc", *COMPILE_FLAGS, *board.gcc_flags, "-ffreestanding", "-fno-ipa-icf"]
+    return [
+        f"{board.gnu_tools[0]}-gcc",
+        *COMPILE_FLAGS,
+        *board.flags,
+        *board.gcc_flags,
+        "-ffreestanding",
+        "-fno-ipa-icf",
+    ]
 
 
 def library_objects(board: Board, folder: Path) -> list[Path]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 import typer
@@ -33,17 +34,24 @@ from pmeta.trainer.trained import Trained, load_trained
 QUERIES = 5  # per character
 
 
+class Alphabets(StrEnum):
+    """Those that were not trained on."""
+
+    HELD_BACK = "held-back"
+    EVALUATION = "evaluation"
+
+
 def main(
     model: Annotated[Path, typer.Argument(help="What pmeta-train wrote.")],
     path: Annotated[Path | None, typer.Option(help="where Omniglot is")] = None,
     tasks: Annotated[int, typer.Option(min=1)] = 600,
-    test: Annotated[Literal["held-back", "evaluation"], typer.Option(help="which alphabets")] = "held-back",
+    test: Annotated[Alphabets, typer.Option(help="which alphabets")] = Alphabets.HELD_BACK,
 ) -> None:
     """Which alphabets a model confuses, as a Markdown table."""
     torch.set_num_threads(1)
     trained = load_trained(model, torch.device("cpu"))
-    data = replace(_data(trained, model), path=path, test=test).load("test")
-    drawn = fixed_tasks(data, trained.ways, 1, QUERIES, tasks, TEST_SEED)
+    data = replace(_data(trained, model), path=path, test=test.value).load("test")
+    drawn = fixed_tasks(data, trained.ways, trained.shots, QUERIES, tasks, TEST_SEED)
     asked, wrong, within = Counter[str](), Counter[str](), Counter[str]()
     for task in track(drawn, "tasks", console=Console(stderr=True)):
         for is_of, taken_for in _answers(trained, task):
@@ -51,6 +59,7 @@ def main(
             asked[alphabet] += 1
             wrong[alphabet] += is_of != taken_for
             within[alphabet] += is_of != taken_for and taken_for.split("/")[0] == alphabet
+    print(f"{trained.ways}-way {trained.shots}-shot, {tasks} tasks\n")
     characters = Counter(name.split("/")[0] for name in data.class_names)
     print("| alphabet | characters | errors | of these, for a character of the same alphabet |\n|---|---:|---:|---:|")
     for alphabet in sorted(asked, key=lambda name: wrong[name] / asked[name]):

@@ -225,6 +225,9 @@ def stored(file: Path) -> Rows:
         raise DataError(f"cannot be read ({error.strerror})", str(file), "check the path") from error
     except ValueError as error:
         raise DataError(f"is not JSON ({error})", str(file), "measure the fold again") from error
+    tables = isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values())
+    if not tables or not all(isinstance(values, list) for row in rows.values() for values in row.values()):
+        raise DataError("is not what --json writes", str(file), "measure the fold again")
     return rows
 
 

@@ -107,18 +107,19 @@ install_compilers() {
     have qemu-system-arm || say "QEMU (qemu-system-arm) is not installed: the native board is used, no emulated one"
 }
 
-# For the tests of the RISC-V board alone; nothing else needs them.
-install_riscv_packages() {
+# For tests alone: of the RISC-V board, and of what clang says of the kernels.
+install_test_packages() {
     packages=""
-    have riscv64-unknown-elf-gcc || packages="gcc-riscv64-unknown-elf"
+    have clang || packages="clang"
+    have riscv64-unknown-elf-gcc || packages="$packages gcc-riscv64-unknown-elf"
     have qemu-system-riscv32 || packages="$packages qemu-system-misc"
     [ -z "$packages" ] && return
     # shellcheck disable=SC2086  # a list of words
-    install_packages $packages || say "$packages not installed: the tests of the RISC-V board are left out"
+    install_packages $packages || say "$packages not installed: the tests that need them are left out"
 }
 
 case $what in demo | dev) ;; *) die "usage: scripts/setup.sh demo|dev" ;; esac
 make_venv
 install_python_packages
 install_compilers
-if [ "$what" = dev ]; then install_riscv_packages; fi
+if [ "$what" = dev ]; then install_test_packages; fi

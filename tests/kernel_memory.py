@@ -11,7 +11,7 @@ from pmeta.codegen.boards import native_flags
 from pmeta.codegen.plan.program import ShapeConstants
 from tests.compiled import compiler
 from tests.kernels import Argument, Fenced, layer_of
-from tests.sanitized import SANITIZE, fast_linker, sanitized_kernels
+from tests.sanitized import SANITIZE, Flags, fast_linker, sanitized_kernels
 
 SECONDS = 60
 FLAGS = (*native_flags(), "-O0", *SANITIZE)  # without optimization it compiles soonest
@@ -26,8 +26,11 @@ static void *tensor(size_t bytes)
 """
 
 
-def assert_stays_inside(calls: Sequence[tuple[str, Sequence[Argument]]], folder: Path) -> None:
-    """Calls of kernels that are compiled for shapes, with zeros for what is `Fenced` memory."""
+def assert_stays_inside(calls: Sequence[tuple[str, Sequence[Argument]]], folder: Path, variant: Flags) -> None:
+    """Calls of kernels that are compiled for shapes, with zeros for what is `Fenced` memory.
+
+    variant: of the kernels, one of `tests.sanitized.VARIANTS`.
+    """
     sources, statements = [], []
     for number, (function, arguments) in enumerate(calls):
         sources.append(layer_of(function, arguments).source(f"call{number}"))
@@ -35,9 +38,9 @@ def assert_stays_inside(calls: Sequence[tuple[str, Sequence[Argument]]], folder:
     program, text = folder / "program", folder / "program.c"
     main = "\n".join(["int main(void)", "{", *statements, "    return 0;", "}"])
     text.write_text("\n".join([HEAD, *sources, TENSOR, main]) + "\n", encoding="utf-8")
-    objects = sanitized_kernels()
+    objects = sanitized_kernels(variant)
     include = f"-I{Path(objects[0]).parent}"
-    command = [compiler(), *FLAGS, *fast_linker(), include, "-o", str(program), str(text), *objects]
+    command = [compiler(), *FLAGS, *variant, *fast_linker(), include, "-o", str(program), str(text), *objects]
     subprocess.run(command, check=True)
     done = subprocess.run([program], capture_output=True, env=os.environ, timeout=SECONDS, check=False)
     assert done.returncode == 0, done.stderr.decode(errors="replace")[:3000]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import functools
 import os
+import platform
 import shutil
 import struct
 import subprocess
@@ -40,8 +41,10 @@ CALLED = (*BRIEF, "-DPMETA_INLINE=extern inline __attribute__((gnu_inline))")
 DEFINED = (*BRIEF, "-DPMETA_INLINE=")
 CHECKS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 SANITIZE = (*CHECKS, *CALLED)
-# Kernels for this computer's vectors, for cores with a floating-point unit, and for those without.
-VARIANTS: tuple[Flags, ...] = ((), ("-DPMETA_SCALAR",), ("-DPMETA_SCALAR", "-DPMETA_SOFT_FLOAT"))
+# Kernels for this computer's vectors and for shorter ones, for cores with a floating-point unit, and for those without.
+FOUR_LANES: Flags = ("-mno-avx2",) if platform.machine() == "x86_64" else ()
+VECTOR_VARIANTS: tuple[Flags, ...] = ((), FOUR_LANES)
+VARIANTS: tuple[Flags, ...] = (*VECTOR_VARIANTS, ("-DPMETA_SCALAR",), ("-DPMETA_SCALAR", "-DPMETA_SOFT_FLOAT"))
 INLINED = ("pmeta_conv.h", "pmeta_max_pool.h", "pmeta_row_sums.h")  # headers that hold all such functions
 PROGRAM = Path(__file__).with_name("program.c")
 SECONDS = 120  # for one program: far more than any takes

@@ -112,6 +112,8 @@ def _bends(
     """Displacements of the lattice's points in pixels, of a class as a whole and of each sample; None where none are.
 
     The elastic distortions of Simard, Steinkraus and Platt (ICDAR 2003), drawn on a lattice instead of for each pixel.
+    A class's are looked up where a pixel goes, not where it comes from: samples that are changed otherwise too are bent
+    alike but for their shifts, turns and sizes.
     """
     if not (config.bend or config.class_bend):
         return None

@@ -83,7 +83,7 @@ class AugmentationConfig:
     angle: float = 0.0  # largest turn of a sample, degrees
     zoom: float = 0.0  # largest change of a sample's size: 0.1 is from 0.9 to 1.1, each axis
     shear: float = 0.0  # largest slant of a sample: 0.1 moves a row by a tenth of its distance from the middle
-    bend: float = 0.0  # elastic: largest displacement of a sample's parts, pixels
+    bend: float = 0.0  # elastic: largest displacement of a lattice's points, pixels; a little more between them
     rotate_classes: bool = False  # a class turned by 90, 180 or 270 degrees is a new class
     flip_classes: bool = False  # a mirrored class is a new class
     class_angle: float = 0.0  # a class turned, resized and slanted as a whole by up to so much is a new class

@@ -6,7 +6,7 @@
 /* Channels of a block, at most: with four filters in the lanes. */
 PMETA_INLINE int32_t pmeta_conv_weight_channels(int32_t taps)
 {
-    return PMETA_BLOCK / (PMETA_LANES * taps);
+    return PMETA_BLOCK / (PMETA_HELIUM_LANES * taps);
 }
 
 /* Sums of a block: by channel and tap. */
@@ -67,9 +67,9 @@ PMETA_INLINE void pmeta_conv_weight_taps(const pmeta_conv_shape *s, const pmeta_
     const pmeta_conv_rows rows = pmeta_conv_rows_of(s, i);
     const float *x[PMETA_BLOCK_HEIGHT];
     pmeta_conv_sums sums;
-    int32_t filter[PMETA_LANES];
+    int32_t filter[PMETA_HELIUM_LANES];
     PMETA_UNROLL
-    for (int32_t f = 0; f < PMETA_LANES; f++) {
+    for (int32_t f = 0; f < PMETA_HELIUM_LANES; f++) {
         filter[f] = pairs->filter[pmeta_conv_filled(f, pmeta_min(filters, pairs->filters))];
     }
     const uint32x4_t lanes = vldrwq_u32((const uint32_t *)filter);

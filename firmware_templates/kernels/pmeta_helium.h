@@ -13,7 +13,7 @@
 #include <arm_mve.h>
 #include <stdint.h>
 
-#define PMETA_LANES 4
+#define PMETA_HELIUM_LANES 4
 
 /* Addresses of the floats `stride` apart with these numbers. */
 PMETA_INLINE uint32x4_t pmeta_strided(const float *first, uint32x4_t numbers, int32_t stride)
@@ -26,8 +26,9 @@ PMETA_INLINE uint32x4_t pmeta_strided(const float *first, uint32x4_t numbers, in
 PMETA_INLINE uint32x4_t pmeta_addresses(const float *first, int32_t stride, int32_t count)
 {
     const uint32x4_t lane = vidupq_n_u32(0, 1);
-    const int32_t last = pmeta_min(count, PMETA_LANES) - 1;
-    return pmeta_strided(first, (count < PMETA_LANES) ? vminq_u32(lane, vdupq_n_u32((uint32_t)last)) : lane, stride);
+    const int32_t last = pmeta_min(count, PMETA_HELIUM_LANES) - 1;
+    return pmeta_strided(first, (count < PMETA_HELIUM_LANES) ? vminq_u32(lane, vdupq_n_u32((uint32_t)last)) : lane,
+                         stride);
 }
 
 /* The addresses of the floats `count` further on. */

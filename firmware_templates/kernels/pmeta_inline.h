@@ -16,6 +16,7 @@
  * all three are defined otherwise, code is slow, small, and quickly compiled, as sanitizers want it. */
 #if defined(PMETA_UNROLL)
 #elif defined(__clang__)
+#pragma clang diagnostic ignored "-Wpass-failed" /* not every loop's bounds are known as early as clang asks */
 #define PMETA_UNROLL      _Pragma("clang loop unroll(full)")
 #define PMETA_UNROLL_SOME _Pragma("clang loop unroll_count(4)")
 #else

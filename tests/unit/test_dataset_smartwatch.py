@@ -7,12 +7,15 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pmeta.codegen.errors import ConfigError, DataError
+from pmeta.trainer.commands import evaluate
+from pmeta.trainer.commands.common import SplitName
 from pmeta.trainer.datasets import smartwatch
 from pmeta.trainer.datasets.base import ONLY_QUERY, ONLY_SUPPORT, SPLITS
 from pmeta.trainer.datasets.episodes import TaskDrawer
@@ -181,3 +184,16 @@ def test_broken_packages_and_empty_folders(tmp_path: Path) -> None:
 def test_options(option: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         dataset({"name": "smartwatch", **option}, "test")
+
+
+def test_no_exercise_can_be_left_out_of_a_test(file: Path) -> None:
+    """An output means one exercise: with fewer of them, tasks would call them by other numbers."""
+    graph = SimpleNamespace(input_shape=(6, 1, 32))
+    model: Any = SimpleNamespace(record={"config": {"data": {"name": "smartwatch"}}}, ways=7,
+                                 inner=SimpleNamespace(graph=graph))  # fmt: skip
+    options = ["window=32"]
+    name, tasks = evaluate.test_tasks(model, None, file, options, SplitName.TEST, 7, 1, 1, 2, 0)
+    assert name == "smartwatch" and len(tasks) == 2
+    assert all(exercise in text for task in tasks for exercise, text in zip(EXERCISES, task.class_names, strict=True))
+    with pytest.raises(ConfigError, match="no class can be left out"):
+        evaluate.test_tasks(model, None, file, options, SplitName.TEST, 3, 1, 1, 2, 0)

@@ -104,7 +104,7 @@ def test_convolution_as_scalar_loops(window: Window, exponents: tuple[int, int])
 
 
 def test_size_before_rounding_counts() -> None:
-    """(1 + 2⁻¹²)·(1 − 2⁻¹² − 2⁻²³)·2⁻¹²⁶ lies below the smallest normal number, and rounds to it."""
+    """(1 + 2⁻¹²)·(1 − 2⁻¹²)·2⁻¹²⁶ lies below the smallest normal number, and rounds to it."""
     a = np.array([1 + 2.0**-12], np.float32)
     b = np.array([(1 - 2.0**-12) * NORMAL * 2**60], np.float32)
     scale = np.float32(2.0**-60)

@@ -143,5 +143,8 @@ def test_tasks(
     name = data or trained_on["name"]
     source = data_set(name, path, option, trained_on if name == trained_on["name"] else None)
     samples = fitted(source.load(split.value), source, model.inner.graph.input_shape, DATASETS.get(trained_on["name"]))
+    if samples.fixed_order and ways < model.ways:
+        what = f"of {name}, where an output means the same class in every task, no class can be left out"
+        raise ConfigError(what, f"--ways {ways}", "leave out --ways")
     queries = queries or most_queries(samples, ways, shots, QUERIES)
     return name, fixed_tasks(samples, ways, shots, queries, count, seed)
