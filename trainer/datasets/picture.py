@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from pmeta.codegen.report.text import count_text
 from pmeta.trainer.datasets.base import Background
 from pmeta.trainer.datasets.episodes import Episode
 
@@ -61,7 +62,7 @@ def draw_episode(
     canvas = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(canvas)
 
-    _heading(pen, _MARGIN, "Support set", f"{ways} ways, {shots} shots: learn these")
+    _heading(pen, _MARGIN, "Support set", f"{count_text(ways, 'way')}, {count_text(shots, 'shot')}: learn these")
     for index, label in enumerate(episode.support_y):
         row, column = int(label), index // ways
         x, y = _MARGIN + (_NAME_COLUMNS + column) * step, support_top + row * step
