@@ -164,3 +164,16 @@ def test_picture_shows_every_support_sample() -> None:
     changed = (pictures[0] != pictures[1]).any(axis=-1)
     shown_queries = 2 * 7
     assert abs(int(changed.sum()) - (25 + shown_queries) * (28 * 3) ** 2) < 0.01 * changed.sum()
+
+
+@pytest.mark.parametrize(("ways", "numbers"), [(5, False), (6, True)])
+def test_classes_that_share_a_colour_have_numbers(ways: int, numbers: bool) -> None:
+    """Queries of class 1 and class 6 have the same colour; with six ways, their tiles differ."""
+    labels = np.arange(ways, dtype=np.int64).repeat(8)
+    data = ClassSamples(np.zeros((8 * ways, 1, 28, 28), np.uint8), labels, ("",) * ways)
+    picture = np.asarray(draw_episode(sample_episode(data, ways, 5, 3, np.random.default_rng(0))))
+    tile, step, left = 28 * 3 + 24, 28 * 3 + 36, 40  # queries: two rows at the bottom
+    tops = [picture.shape[0] - 40 - tile - row * step for row in (0, 1)]
+    corners = [picture[top : top + 12, left + n * step : left + n * step + 30] for top in tops for n in range(7)]
+    written = [len(np.unique(corner.reshape(-1, 3), axis=0)) > 4 for corner in corners]
+    assert any(written) == numbers

@@ -44,7 +44,7 @@ def draw_episode(
     """Returns a picture: a row of support samples per class, and below them some queries in random order.
 
     Grey pictures on a dark background are drawn as dark ink, series as a line per channel. A bar in the colour of its
-    class marks each query.
+    class marks each query; where there are more classes than colours, so does its number.
     """
     ways, shots = episode.ways, len(episode.support_y) // episode.ways
     limits = float(episode.support_x.min()), float(episode.support_x.max())  # of series
@@ -62,6 +62,7 @@ def draw_episode(
     canvas = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(canvas)
 
+    numbered = ways > len(_CLASS_COLOURS)
     _heading(pen, _MARGIN, "Support set", f"{count_text(ways, 'way')}, {count_text(shots, 'shot')}: learn these")
     for index, label in enumerate(episode.support_y):
         row, column = int(label), index // ways
@@ -70,15 +71,19 @@ def draw_episode(
     for label, name in enumerate(episode.class_names):
         y = support_top + label * step
         pen.rounded_rectangle((_MARGIN, y, _MARGIN + _CHIP, y + tile - 1), _CHIP / 2, _class_colour(label))
-        _name(pen, _MARGIN + 20, y + tile / 2, _NAME_COLUMNS * step - 20 - _GAP, name)
+        text = f"{label + 1}  {name}" if numbered else name
+        _name(pen, _MARGIN + 20, y + tile / 2, _NAME_COLUMNS * step - 20 - _GAP, text)
 
     _heading(pen, query_top - _HEADING, "Query set", "then tell which is which")
     for place, index in enumerate(shown):
         row, column = divmod(place, columns)
         x, y = _MARGIN + column * step, query_top + row * step
         _tile(canvas, x, y, tile, content(episode.query_x[index]))
+        label = int(episode.query_y[index])
+        if numbered:
+            pen.text((x + 6, y + 4), str(label + 1), _class_colour(label), _font(16), anchor="lt")
         bar = (x + tile // 4, y + tile - _CHIP - 1, x + tile - tile // 4, y + tile - 1)
-        pen.rounded_rectangle(bar, _CHIP / 2, _class_colour(int(episode.query_y[index])))
+        pen.rounded_rectangle(bar, _CHIP / 2, _class_colour(label))
     return canvas
 
 
