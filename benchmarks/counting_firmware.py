@@ -63,6 +63,9 @@ VIRT_RV32 = replace(
     qemu=("qemu-system-riscv32", "-machine", "virt", "-cpu", "rv32", "-bios", "none", "-m", "128M"),
 )
 
+# One board per core, with room for any network.
+CORES = (MPS2_AN386, MPS2_AN500, MPS3_AN547, MPS3_AN547_HELIUM, MPS2_AN385, VIRT_RV32)
+
 
 @dataclass(frozen=True)
 class Machine:

@@ -19,6 +19,8 @@ import numpy as np
 import typer
 
 from benchmarks.icons_nearest_mean import nearest_mean_accuracy
+from pmeta.codegen import cli_errors
+from pmeta.codegen.errors import DataError
 from pmeta.codegen.modelfile import load_model
 from pmeta.trainer.datasets.icons import load_icons
 from pmeta.trainer.tasks import fixed_tasks
@@ -34,6 +36,11 @@ def main(
 ) -> None:
     """Print the table as Markdown."""
     adaptation = load_model(model).adaptation
+    trained_on = adaptation.training.get("config", {}).get("data", {"name": "icons"})["name"]
+    if trained_on != "icons":
+        raise DataError(
+            f"was trained on {trained_on}", str(model), "use models/icons-4conv-5way.onnx, or train one on icons"
+        )
     ways, shots = adaptation.ways, adaptation.shots
     print(f"{ways}-way {shots}-shot, {tasks} tasks of concepts never seen in training, {QUERIES} queries per class.\n")
     print("| method | accuracy | |\n|---|---:|---|")
@@ -80,4 +87,6 @@ def write_config(config: dict[str, Any], folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    app.command(epilog="Example: python -m benchmarks.icons_results models/icons-4conv-5way.onnx --tasks 1000")(main)
+    cli_errors.run(app)

@@ -52,6 +52,12 @@ STEP_SIZES, STEP_NUMBERS = (0.03, 0.1, 0.3), (5, 10)
 STEPS, BATCH, LEARNING_RATE = 1500, 64, 3e-3  # of ordinary training
 MICRO_BATCH = 1  # as on the device
 
+SHOWN = {  # in the picture: label and row
+    "ordinary training, as it is": "ordinary: 0",
+    "meta-trained, after 3 windows per movement": "meta-trained: 3",
+    "ordinary, all layers fine-tuned on them": "ordinary, all layers fine-tuned: 3",
+}
+
 Learner = tuple[InnerLoop, MetaParameters]
 ByWearer = dict[str, list[float]]
 Rows = dict[str, ByWearer]  # by "how it learns: windows per movement"
@@ -179,14 +185,9 @@ def draw(rows: Rows, out: Path) -> None:
     """Bars by wearer: the ordinary network as it is, and both kinds after three windows per movement."""
     import matplotlib.pyplot as plt
 
-    shown = {
-        "ordinary training, as it is": rows["ordinary: 0"],
-        "meta-trained, after 3 windows per movement": rows["meta-trained: 3"],
-        "ordinary, all layers fine-tuned on them": rows["ordinary, all layers fine-tuned: 3"],
-    }
     wearers = sorted(rows["ordinary: 0"], key=lambda name: (int(name.split()[1].strip(",")), name))
     figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
-    for number, (label, row) in enumerate(shown.items()):
+    for number, (label, row) in enumerate((label, rows[key]) for label, key in SHOWN.items()):
         heights = [100 * np.mean(row[wearer]) for wearer in wearers]
         axes.bar(np.arange(len(wearers)) + 0.27 * (number - 1), heights, 0.27, label=label)
     axes.set_xticks(range(len(wearers)), [name.replace("person ", "").replace(", ", "\n") for name in wearers], size=7)
@@ -228,6 +229,8 @@ def stored(file: Path) -> Rows:
     tables = isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values())
     if not tables or not all(isinstance(values, list) for row in rows.values() for values in row.values()):
         raise DataError("is not what --json writes", str(file), "measure the fold again")
+    if missing := [key for key in SHOWN.values() if key not in rows]:
+        raise DataError(f"has no '{missing[0]}'", str(file), "measure the fold again")
     return rows
 
 

@@ -19,8 +19,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from benchmarks.counting_firmware import CORES
 from benchmarks.kernels.cases import Case, cases
-from benchmarks.kernels.measure import CORES, measure
+from benchmarks.kernels.measure import measure
 from benchmarks.kernels.results import FILE, Results, Row, current_commit, grown, provenance, read, write
 from benchmarks.kernels.tables import tables
 from pmeta.codegen import cli_errors

@@ -10,26 +10,18 @@ from pathlib import Path
 from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 
-from benchmarks.counting_firmware import VIRT_RV32, build, compile_command, library_objects, run
+from benchmarks.counting_firmware import build, compile_command, library_objects, run
 from benchmarks.emulated_counts import KernelCall, build_calls, count_calls, run_whole
 from benchmarks.kernels.cases import Case
 from benchmarks.kernels.cycles import Estimate, estimate_cycles
 from benchmarks.kernels.results import Row
-from pmeta.codegen.boards import MPS2_AN385, MPS2_AN386, MPS2_AN500, MPS3_AN547, MPS3_AN547_HELIUM, Board
+from pmeta.codegen.boards import Board
 from pmeta.codegen.operators import Conv, Gemm
 from pmeta.codegen.plan.plan import Plan
 from pmeta.codegen.project.regions import divided
 from pmeta.codegen.report.macs import program_macs
 from tests.models import random_samples
 
-CORES = (
-    MPS2_AN386,
-    MPS2_AN500,
-    MPS3_AN547,
-    MPS3_AN547_HELIUM,
-    MPS2_AN385,
-    VIRT_RV32,
-)  # a board per core, with room for every case
 HAS_CYCLES = "Cortex-M4F"  # the core that `cycles` has a model of
 OF_NETWORK = ("pmeta_crc32", "pmeta_clear", "pmeta_update")  # of the sample, or of every tensor that learns
 ROOTS = ("pmeta_reset", "pmeta_adapt_sample", "pmeta_end_step", "pmeta_predict")  # what code is counted of

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.counting_firmware import run
+from benchmarks.counting_firmware import CORES, run
 from benchmarks.emulated_counts import build_calls
 from benchmarks.kernels.cases import Case, cases
 from benchmarks.kernels.cycles import estimate_cycles
-from benchmarks.kernels.measure import CORES, measure
+from benchmarks.kernels.measure import measure
 from benchmarks.kernels.results import Results, grown, provenance, read
 from pmeta.codegen.boards import MPS2_AN386, Board
 from tests.boards import marks_of

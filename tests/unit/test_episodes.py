@@ -133,7 +133,7 @@ def test_families_do_not_reach_over_domains() -> None:
 
 def test_tasks_of_one_family_need_families_that_are_large_enough() -> None:
     data = numbered([4] * 4)
-    with pytest.raises(DataError, match=r"has no families; set task\.same_family = 0"):
+    with pytest.raises(DataError, match=r"has no families; set task\.same_family = 0, or lower"):
         TaskDrawer(data, 2, 1, 1, 0.5)
     with pytest.raises(DataError, match="no family has 3 classes with enough samples"):
         TaskDrawer(replace(data, families=(0, 0, 1, 1)), 3, 1, 1, 0.5)

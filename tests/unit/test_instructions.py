@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from benchmarks.instructions_per_mac import MEASURED_ON
+from benchmarks.counting_firmware import CORES
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.plan.plan import Plan, make_plan
 from pmeta.codegen.plan.program import Call
@@ -30,7 +30,7 @@ def calls_of(plan: Plan, kernel: str) -> list[Call]:
 
 
 def test_the_cores_that_estimates_are_made_for_were_measured() -> None:
-    assert {board.core for board in MEASURED_ON} == measured_costs().keys()
+    assert {board.core for board in CORES} == measured_costs().keys()
 
 
 def test_every_kernel_that_has_a_mac_count_has_work_and_was_measured() -> None:

@@ -78,7 +78,7 @@ class TaskDrawer:
             )
         if self.same_family and not self._families:
             what = f"no family has {self.ways} classes with enough samples" if self.data.families else "has no families"
-            raise DataError(what, "the data set", "set task.same_family = 0")
+            raise DataError(what, "the data set", "set task.same_family = 0, or lower task.ways")
 
     @cached_property
     def _members(self) -> list[tuple[Indices, Indices]]:
