@@ -15,6 +15,7 @@ from PIL import Image
 
 from pmeta.codegen.errors import ConfigError, DataError
 from pmeta.trainer.datasets import omniglot
+from pmeta.trainer.datasets.base import Split
 from pmeta.trainer.datasets.omniglot import Omniglot
 
 pytestmark = pytest.mark.unit
@@ -105,6 +106,27 @@ def test_the_crop_is_a_square_about_the_ink(ink: Any, square: tuple[int, ...]) -
 def test_the_splits_that_are_shipped_are_apart() -> None:
     data = Omniglot()
     assert len({*data.validation, *data.held_back}) == len(data.validation) + len(data.held_back) == 10
+
+
+def test_characters_are_apart_whatever_their_alphabet(tmp_path: Path) -> None:
+    write(tmp_path, files("background"), "background", True)
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    whole, mixed = (
+        [apart(tmp_path, test="held-back", apart=what).load(split).class_names for split in splits]
+        for what in ("alphabets", "characters")
+    )
+    assert [len(names) for names in mixed] == [len(names) for names in whole] == [2, 4, 4]
+    assert sorted(sum(mixed, ())) == sorted(sum(whole, ()))  # each in one split
+    trained, *others = ({name.split("/")[0] for name in names} for names in mixed)
+    assert any(trained & alphabets for alphabets in others)
+
+
+def test_without_alphabets_to_validate_on_there_is_no_such_split(tmp_path: Path) -> None:
+    write(tmp_path, files("background"), "background", True)
+    data = apart(tmp_path, validation=())
+    assert data.load("train").num_classes == 6
+    with pytest.raises(DataError, match="has no val split"):
+        data.load("val")
 
 
 def test_the_evaluation_set_is_the_test_split(tmp_path: Path) -> None:

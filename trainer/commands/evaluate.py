@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.errors import ConfigError, DataError
 from pmeta.codegen.report.text import count_text
 from pmeta.trainer.commands.common import (
     TEST_SEED,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from pmeta.codegen.taskfile import Task
+    from pmeta.trainer.datasets.base import Dataset
     from pmeta.trainer.trained import Trained
 
 QUERIES = 15  # per class, unless others are asked for or the data set has fewer
@@ -142,9 +143,33 @@ def test_tasks(
     trained_on: dict[str, Any] = model.record.get("config", {}).get("data", {"name": "icons"})
     name = data or trained_on["name"]
     source = data_set(name, path, option, trained_on if name == trained_on["name"] else None)
-    samples = fitted(source.load(split.value), source, model.inner.graph.input_shape, DATASETS.get(trained_on["name"]))
+    loaded = source.load(split.value)
+    if name == trained_on["name"] and split is not SplitName.TRAIN:
+        refuse_trained_classes(model, source, loaded.class_names, data_set(name, source.path, None, trained_on))
+    samples = fitted(loaded, source, model.inner.graph.input_shape, DATASETS.get(trained_on["name"]))
     if samples.fixed_order and ways < model.ways:
         what = f"of {name}, where an output means the same class in every task, no class can be left out"
         raise ConfigError(what, f"--ways {ways}", "leave out --ways")
     queries = queries or most_queries(samples, ways, shots, QUERIES)
     return name, fixed_tasks(samples, ways, shots, queries, count, seed)
+
+
+def refuse_trained_classes(model: Trained, source: Dataset, classes: Sequence[str], as_trained: Dataset) -> None:
+    """Raises ConfigError where options of `source` put classes to the test that the model was trained on.
+
+    as_trained: `source` with the options of the model's training. Data that are no longer the same are not judged.
+    """
+    from pmeta.trainer.datasets.hashing import data_hash
+
+    changed = [name for name in source.split_options if getattr(source, name) != getattr(as_trained, name)]
+    if not changed:
+        return
+    try:
+        train = as_trained.load("train")
+    except DataError:  # not at hand, as where only the test set is
+        return
+    known = sorted({*classes} & {*train.class_names})
+    if known and data_hash(train) == model.record.get("data_sha256"):
+        others = count_text(len(known) - 1, "other class", "other classes")
+        what = f"tests on '{known[0]}' and {others} that the model was trained on"
+        raise ConfigError(what, f"--option {changed[0]}", "leave it out, or pass --split train")

@@ -103,6 +103,7 @@ class Dataset(ABC):
     title: ClassVar[str]  # one line
     how_to_get: ClassVar[str]  # one line: what to download or install, and where to put it
     licence: ClassVar[str]
+    split_options: ClassVar[tuple[str, ...]] = ()  # the options that say which classes are in which split
     background: ClassVar[Background | None] = None  # of grey pictures on an even ground, to match those of another set
 
     path: Path | None = None  # file or folder; None: where `places` says

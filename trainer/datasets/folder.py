@@ -26,6 +26,7 @@ class Folder(Dataset):
     title: ClassVar[str] = "your own pictures: one folder per class"
     how_to_get: ClassVar[str] = "put pictures into PATH/CLASS/ or PATH/train/CLASS/, and give PATH as its path"
     licence: ClassVar[str] = "your own"
+    split_options: ClassVar[tuple[str, ...]] = ("shares",)
 
     size: int = 28  # pixels per side; pictures are stretched to a square
     colour: bool = False  # RGB rather than grey

@@ -35,6 +35,7 @@ class Npz(Dataset):
     title: ClassVar[str] = "your own samples: images and labels in an .npz file"
     how_to_get: ClassVar[str] = "write it with numpy.savez(path, images=..., labels=...) and give its path"
     licence: ClassVar[str] = "your own"
+    split_options: ClassVar[tuple[str, ...]] = ("shares",)
 
     shares: tuple[float, ...] = DEFAULT_SHARES  # of the classes that train, validate and test
 

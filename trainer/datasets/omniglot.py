@@ -31,7 +31,8 @@ MAX_PNG_BYTES = 1 << 16
 PARTS_OF_NAME = 3  # alphabet/character/drawing.png
 
 Part = Literal["background", "evaluation"]
-Drawings = dict[tuple[str, str], dict[str, bytes]]  # (alphabet, character) → PNG files by name
+Character = tuple[str, str]  # (alphabet, character)
+Drawings = dict[Character, dict[str, bytes]]  # PNG files by name
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Omniglot(Dataset):
         "put images_background.zip and images_evaluation.zip of github.com/brendenlake/omniglot into data/omniglot"
     )
     licence: ClassVar[str] = "MIT"
+    split_options: ClassVar[tuple[str, ...]] = ("validation", "held_back", "apart")
     background: ClassVar[Background | None] = "dark"
 
     size: int = 28  # pixels per side
@@ -64,6 +66,8 @@ class Omniglot(Dataset):
         "Tagalog",
     )
     test: Literal["evaluation", "held-back"] = "evaluation"  # what the test split is
+    # What no two splits share. characters: as many for each split, drawn from all background alphabets.
+    apart: Literal["alphabets", "characters"] = "alphabets"
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= SIDE:
@@ -75,20 +79,26 @@ class Omniglot(Dataset):
         if split == "test" and self.test == "evaluation":
             return self._samples(_drawings(_source(folder, "evaluation", self.how_to_get), "evaluation"))
         drawings = _drawings(_source(folder, "background", self.how_to_get), "background")
-        return self._samples({key: drawings[key] for key in drawings if key[0] in self._alphabets(split, drawings)})
-
-    def _alphabets(self, split: Split, drawings: Drawings) -> set[str]:
-        """The background alphabets of a split."""
-        present = {alphabet for alphabet, _ in drawings}
-        apart = {"val": set(self.validation), "test": set(self.held_back)}
-        unknown = sorted((apart["val"] | apart["test"]) - present)
-        if unknown:
-            todo = f"use some of {', '.join(sorted(present))}"
-            raise ConfigError(f"has no alphabet '{unknown[0]}'", "data set 'omniglot'", todo)
-        chosen = apart.get(split, present - apart["val"] - apart["test"])
+        split_of = self._splits(sorted(drawings))
+        chosen = {key: drawings[key] for key in drawings if split_of[key] == split}
         if not chosen:
             raise self.no_split(split)
-        return chosen
+        return self._samples(chosen)
+
+    def _splits(self, characters: list[Character]) -> dict[Character, Split]:
+        """Of every background character."""
+        alphabets = sorted({alphabet for alphabet, _ in characters})
+        split_of: dict[str, Split] = dict.fromkeys(alphabets, "train")
+        apart: dict[Split, tuple[str, ...]] = {"val": self.validation, "test": self.held_back}
+        for split, those in apart.items():
+            if unknown := sorted(set(those) - split_of.keys()):
+                what = f"has no alphabet '{unknown[0]}'"
+                raise ConfigError(what, "data set 'omniglot'", f"use some of {', '.join(alphabets)}")
+            split_of |= dict.fromkeys(those, split)
+        splits = [split_of[alphabet] for alphabet, _ in characters]
+        if self.apart == "characters":
+            splits = [splits[place] for place in np.random.default_rng(0).permutation(len(splits))]
+        return dict(zip(characters, splits, strict=True))
 
     def _samples(self, drawings: Drawings) -> ClassSamples:
         chosen = sorted(drawings)

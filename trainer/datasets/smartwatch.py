@@ -64,6 +64,7 @@ class Smartwatch(Dataset):
         "into data/smartwatch"
     )
     licence: ClassVar[str] = "BSD-3-Clause (the package's; it names none of the data's own and asks to cite the paper)"
+    split_options: ClassVar[tuple[str, ...]] = ("fold",)
 
     fold: int = 0  # whose recordings are for testing: people 2·fold + 1 and 2·fold + 2; the next two validate
     window: int = 128  # moments of a sample: 2.56 s
