@@ -72,7 +72,8 @@ class ResNet12(Architecture):
     groups: int = 8
 
     def __post_init__(self) -> None:
-        _check_range("the number of channels", len(self.channels), MOST_BLOCKS)
+        if not 1 <= len(self.channels) <= MOST_BLOCKS:
+            raise ValueError(f"channels has {len(self.channels)} numbers, but must have 1 to {MOST_BLOCKS}")
         _check_groups("channels", self.channels, self.groups)
 
     def graph(self, input_shape: Shape, ways: int, rng: np.random.Generator) -> Graph:

@@ -40,9 +40,10 @@ class Augmentation:
         self._config = config
         self.active = config != AugmentationConfig()
         if self.active:
-            if len(shape) != 3:
-                raise ConfigError("augments pictures only", "[augmentation]", "leave it out for this data set")
-            self._channels, self._size = shape[0], shape[1:]
+            if len(shape) not in (2, 3):
+                what = "augments pictures and series, not single features"
+                raise ConfigError(what, "[augmentation]", "leave it out for this data set")
+            self._channels, self._size = shape[0], shape[1:] if len(shape) == 3 else (1, *shape[1:])
             self._symmetries = _symmetry_maps(self._size, config).to(device)
 
     def draw(self, shape: tuple[int, int, int], rng: np.random.Generator) -> Changes:
@@ -58,9 +59,12 @@ class Augmentation:
         )
 
     def apply(self, raw: Tensor, changes: Changes) -> Tensor:
-        """(T, ways, S, C, H, W) uint8 → changed, uint8; float32 of the same range after a warp."""
+        """(T, ways, S, C, H, W) or (T, ways, S, C, L) → changed; uint8 becomes float32 of the same range by a warp."""
         if not self.active:
             return raw
+        return self._changed(raw.reshape(*raw.shape[:3], self._channels, *self._size), changes).reshape(raw.shape)
+
+    def _changed(self, raw: Tensor, changes: Changes) -> Tensor:
         if changes.negated is not None:
             negated = torch.from_numpy(changes.negated).to(raw.device)[:, :, None, :, None, None]
             raw = torch.where(negated, -1 - raw if raw.dtype == torch.uint8 else -raw, raw)  # -1 - u is 255 - u

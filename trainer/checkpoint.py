@@ -11,6 +11,7 @@ import torch
 from pmeta.codegen.errors import DataError
 from pmeta.codegen.files import check_regular, replacement
 
+CHECKPOINT = "checkpoint.pt"  # in the run directory
 FORMAT = 2
 MAX_FILE_BYTES = 4 << 30
 

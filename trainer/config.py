@@ -71,7 +71,7 @@ class TrainingConfig:
     batching: Literal["auto", "vmap", "loop"] = "auto"  # all tasks at once or one by one; auto: vmap on a GPU
     convolution: str = "auto"  # direct, matmul; auto: direct on a CPU, matmul on a GPU
     precision: Literal["float32", "tf32"] = "float32"  # of the operands of products in the outer step, on a GPU
-    compile: bool = False  # the outer step with torch.compile, tasks one by one
+    compile: bool = False  # a task's loss, inner loop and all, with torch.compile; tasks one by one
     cuda_graph: bool = True  # on a CUDA GPU: replay each iteration as one graph
 
 

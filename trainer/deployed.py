@@ -45,7 +45,7 @@ class DeployedEvaluation:
     difference: float  # after − torch_after
     tasks_that_differ: int  # with at least one query sample that is classified otherwise
     queries_that_differ: int
-    queries: int  # of all tasks
+    queries_in_all: int  # of all tasks
 
 
 def evaluate_deployed(
@@ -72,7 +72,7 @@ def evaluate_deployed(
         difference=float((after - torch_after).mean()),
         tasks_that_differ=int((differ > 0).sum()),
         queries_that_differ=int(differ.sum()),
-        queries=int(queries.sum()),
+        queries_in_all=int(queries.sum()),
     )
 
 

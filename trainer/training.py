@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ConfigError, DataError
 from pmeta.trainer.ahead import Ahead
-from pmeta.trainer.checkpoint import load_checkpoint, save_checkpoint
+from pmeta.trainer.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from pmeta.trainer.config import Config, config_from_dict
 from pmeta.trainer.datasets.base import ClassSamples
 from pmeta.trainer.datasets.hashing import data_hash
@@ -67,6 +67,7 @@ class Training:
         device: torch.device,
         processes: Processes = ALONE,
     ) -> None:
+        _check_alike(train, validation, config.data.name)
         self.config, self.run_dir, self.device, self._processes = config, run_dir, device, processes
         self._share = processes.share(config.training.tasks_per_batch)
         self._encoding = input_encoding(config.input, train)
@@ -83,7 +84,7 @@ class Training:
 
     @property
     def checkpoint_path(self) -> Path:
-        return self.run_dir / "checkpoint.pt"
+        return self.run_dir / CHECKPOINT
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -232,6 +233,14 @@ def _resolved(stored: Any, where: str) -> dict[str, Any] | None:
         return config_from_dict(stored, where).as_dict()
     except (ConfigError, AttributeError, TypeError):
         return None
+
+
+def _check_alike(train: ClassSamples, validation: ClassSamples, name: str) -> None:
+    """Raises DataError where validation samples cannot be what the network is trained for."""
+    kinds = [f"{data.samples.dtype} {data.shape}" for data in (train, validation)]
+    if kinds[0] != kinds[1]:
+        what = f"has training samples of {kinds[0]}, but validation samples of {kinds[1]}"
+        raise DataError(what, f"data set '{name}'", "store both in the same form")
 
 
 def versions() -> dict[str, str]:

@@ -24,7 +24,7 @@ def test_c_and_pytorch_classify_alike(tmp_path: Path) -> None:
     model = load_model(MODEL)
     tasks = fixed_tasks(load_icons("test"), model.adaptation.ways, 1, 3, 4, 1)
     result = evaluate_deployed(model, tasks, tmp_path, workers=1)
-    assert (result.tasks, result.queries) == (4, 60)
+    assert (result.tasks, result.queries_in_all) == (4, 60)
     assert result.after > 0.4 > result.before  # it learned, and it did not know before
     assert result.queries_that_differ <= 1  # float32 in another order: a tie may fall the other way
     assert result.difference == pytest.approx(result.after - result.torch_after)

@@ -84,7 +84,7 @@ def test_networks_by_name(options: dict[str, Any], shape: Shape, expected: Any) 
         ({"name": "mlp", "hidden": [0]}, "network.hidden is 0"),
         ({"name": "mlp", "hidden": [1.5]}, r"'network.hidden\[0\]' is 1.5, expected an int"),
         ({"name": "resnet12", "channels": [12]}, "network.groups is 8, but must be a divisor of channels = 12"),
-        ({"name": "resnet12", "channels": []}, "network.the number of channels is 0"),
+        ({"name": "resnet12", "channels": []}, "network.channels has 0 numbers, but must have 1 to 16"),
         ({"name": "conv1d", "kernel": 0}, "network.kernel is 0"),
         ({"name": "onnx"}, "network.path is missing"),
         ({"name": "onnx", "path": "x", "head": "old"}, "'network.head' is 'old'; use one of keep, new"),

@@ -168,6 +168,13 @@ def test_folders_per_split(tmp_path: Path) -> None:
         Folder(path=tmp_path).load("val")
 
 
+def test_a_class_that_is_in_two_splits_is_refused(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", "ab")
+    write_classes(tmp_path / "val", "bc")
+    with pytest.raises(DataError, match="has the class 'b' in train and in val"):
+        Folder(tmp_path).load("train")
+
+
 def test_wrong_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not at hand"):
         Folder(path=tmp_path / "nowhere").load("train")

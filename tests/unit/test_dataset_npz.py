@@ -32,6 +32,7 @@ RNG = np.random.default_rng(0)
 LABELS = np.tile(np.arange(10), 3)
 GREY = RNG.integers(0, 256, (30, 6, 7), np.uint8)
 RGB = RNG.integers(0, 256, (30, 6, 7, 3), np.uint8)
+NOT_A_NUMBER = np.where(np.arange(30)[:, None] == 7, np.float32("nan"), np.ones((30, 4), np.float32))
 ALL = (0.0, 0.0, 1.0)
 
 
@@ -132,6 +133,9 @@ def test_uncompressed_npz_is_mapped_and_a_large_compressed_one_unpacked_once(
         ({"images": GREY, "labels": LABELS, "class_names": np.array(["a"])}, "class_names: has 1 names"),
         ({"images": GREY, "labels": LABELS, "splits": np.array([0, 1])}, "splits: is int64"),
         ({"images": GREY, "labels": LABELS, "splits": np.full(10, 3)}, "splits: is int64"),
+        ({"images": GREY, "labels": LABELS, "class_names": np.array([*"abcdefghia"])}, "two classes called 'a'"),
+        ({"images": GREY, "labels": LABELS, "class_names": np.array([*"abcdefghi\n"])}, r"a class called '\\n'"),
+        ({"samples": NOT_A_NUMBER, "labels": LABELS}, "samples: has numbers that are not finite, first in sample 7"),
         ({"images": GREY, "labels": LABELS.astype(object)}, "labels: holds Python objects"),
     ],
 )
@@ -140,6 +144,19 @@ def test_wrong_npz_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], me
     np.savez(path, **arrays)
     with pytest.raises(DataError, match=message):
         Npz(path=path).load("train")
+
+
+def test_a_class_that_is_in_two_files_is_refused(tmp_path: Path) -> None:
+    """By words; the numbers of two files may mean other classes."""
+    x = np.zeros((4, 2), np.float32)
+    for split, labels in (("train", [0, 0, 1, 1]), ("test", [0, 0, 1, 1])):
+        np.savez(tmp_path / f"{split}.npz", samples=x, labels=np.array(labels))
+    assert Npz(tmp_path).load("test").num_classes == 2
+    for split, words in (("train", "aabb"), ("test", "bbcc")):
+        np.savez(tmp_path / f"{split}.npz", samples=x, labels=np.array(list(words)))
+    for part in ("train", "test"):
+        with pytest.raises(DataError, match="has the class 'b' in train and in test; give every class to one split"):
+            Npz(tmp_path).load(part)  # type: ignore[arg-type]
 
 
 def lying_member(shape: str, content: bytes = b"1234", method: int = zipfile.ZIP_STORED) -> bytes:

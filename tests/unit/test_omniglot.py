@@ -103,6 +103,11 @@ def test_the_crop_is_a_square_about_the_ink(ink: Any, square: tuple[int, ...]) -
     assert omniglot._about_the_ink(ink) == square
 
 
+def test_an_alphabet_cannot_be_in_two_splits() -> None:
+    with pytest.raises(ValueError, match="held_back has 'Hebrew', but must have none of validation"):
+        Omniglot(validation=ALPHABETS[:2], held_back=ALPHABETS[1:3])
+
+
 def test_the_splits_that_are_shipped_are_apart() -> None:
     data = Omniglot()
     assert len({*data.validation, *data.held_back}) == len(data.validation) + len(data.held_back) == 10

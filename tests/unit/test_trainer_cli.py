@@ -69,12 +69,12 @@ def test_train_resume_and_evaluate(tmp_path: Path) -> None:
     result = pmeta_train("evaluate", model, "--tasks", "3", "--queries", "2", "--deployed", "--json")
     assert result.returncode == 0, result.stderr
     deployed = json.loads(result.stdout)
-    assert deployed["queries"] == 18
+    assert (deployed["queries"], deployed["queries_in_all"]) == (2, 18)
     assert deployed["torch_after"] == pytest.approx(figures["after"])
 
     fewer = ("evaluate", model, "--tasks", "3", "--queries", "2", "--ways", "2", "--json")
     figures, deployed = (json.loads(pmeta_train(*fewer, *more).stdout) for more in ((), ("--deployed",)))
-    assert figures["ways"] == 2 and deployed["queries"] == 12
+    assert figures["ways"] == 2 and deployed["queries_in_all"] == 12
     assert deployed["torch_after"] == pytest.approx(figures["after"])
     assert "3 classes" in one_line_of(pmeta_train("evaluate", model, "--ways", "4"), 3)
 
@@ -133,6 +133,11 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     )
     assert not list(tmp_path.glob("*.npz*"))
     # Before hours of training, not after them.
+    own = ("--run-dir", tmp_path / "run", "--out", tmp_path / "run" / ".." / "run" / "checkpoint.pt")
+    (tmp_path / "run").mkdir()
+    assert "is the training's checkpoint" in one_line_of(pmeta_train("train", "icons-quick.toml", *own), 3)
+    shipped = Path(__file__).parents[2] / "models" / "icons-4conv-5way.onnx"
+    assert "use --data" in one_line_of(pmeta_train("evaluate", shipped, "--option", "name=emoji"), 3)
     assert "is no file" in one_line_of(pmeta_train("train", "icons-quick.toml", "--out", tmp_path), 3)
 
 

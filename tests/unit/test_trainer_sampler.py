@@ -108,6 +108,22 @@ def test_channels_are_negated_for_a_whole_class() -> None:
     np.testing.assert_array_equal(x, expected)
 
 
+def test_series_are_negated_and_shifted_like_pictures_of_one_row() -> None:
+    series = torch.randn(2, 3, 4, 5, 9)  # (T, ways, S, C, L)
+    config = AugmentationConfig(negate_channels=True, shift=2)
+    as_series, as_pictures = (Augmentation(config, shape, torch.device("cpu")) for shape in ((5, 9), (5, 1, 9)))
+    changes = as_series.draw((2, 3, 4), np.random.default_rng(0))
+    changed = as_series.apply(series, changes)
+    assert changed.shape == series.shape
+    assert torch.equal(changed[:, :, :, :, None], as_pictures.apply(series[:, :, :, :, None], changes))
+    alone = replace(config, shift=0)
+    unmoved = Augmentation(alone, (5, 9), torch.device("cpu")).apply(series, replace(changes, shift=0 * changes.shift))
+    assert changes.negated is not None
+    assert torch.equal(unmoved, series * torch.from_numpy(np.where(changes.negated, -1, 1))[:, :, None, :, None])
+    with pytest.raises(ConfigError, match="not single features"):
+        Augmentation(config, (5,), torch.device("cpu"))
+
+
 def test_warps_stay_in_their_range() -> None:
     limits = {"angle": 10.0, "zoom": 0.2, "shear": 0.3}
     augmentation = Augmentation(AugmentationConfig(**limits), (1, 6, 6), torch.device("cpu"))

@@ -280,6 +280,12 @@ def test_the_loss_falls_on_a_fixed_batch() -> None:
     assert reports[-1].loss < 0.6 * reports[0].loss
 
 
+def test_validation_samples_of_another_kind_are_refused_before_training(tmp_path: Path) -> None:
+    larger = replace(images(1), samples=np.zeros((48, 1, 12, 12), np.uint8))
+    with pytest.raises(DataError, match=r"training samples of uint8 .* but validation samples of uint8 \(1, 12, 12\)"):
+        Training(config(), images(0), larger, tmp_path, torch.device("cpu"))
+
+
 def test_divergence_is_one_line(tmp_path: Path) -> None:
     run = training(tmp_path, config(method={"alpha": 1e38}))
     with pytest.raises(PmetaError, match="no longer finite"):

@@ -85,6 +85,9 @@ def data_set(
         key, separator, value = text.partition("=")
         if not separator:
             raise ConfigError(f"{text!r} has no '='", "--option", "write KEY=VALUE")
+        if key in ("name", "path"):
+            instead = {"name": "--data", "path": "--path"}[key]
+            raise ConfigError(f"{text!r} is no option of a data set", "--option", f"use {instead}")
         table[key] = _value(value)
     if path is not None:
         table["path"] = str(path)

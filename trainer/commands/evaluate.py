@@ -121,7 +121,7 @@ def measure_deployed(
         f"after, generated C {_percent(result.after)} ± {100 * result.after_interval:.2f}",
         f"after, PyTorch     {_percent(result.torch_after)}",
         f"difference         {100 * result.difference:+6.2f} %",
-        f"{count_text(result.queries_that_differ, 'query sample')} of {result.queries:,}, in "
+        f"{count_text(result.queries_that_differ, 'query sample')} of {result.queries_in_all:,}, in "
         f"{count_text(result.tasks_that_differ, 'task')} of {result.tasks:,}, classified otherwise",
     ]
 

@@ -40,6 +40,7 @@ def train(
     """
     torch_on = torch_device(device)
     from pmeta.codegen.modelfile import save_model
+    from pmeta.trainer.checkpoint import CHECKPOINT
     from pmeta.trainer.distributed import together
     from pmeta.trainer.export import check_exportable
     from pmeta.trainer.trained import SUFFIX
@@ -52,6 +53,8 @@ def train(
     if out.suffix != SUFFIX:
         check_exportable(settings)
     run_dir = run_dir or Path("runs") / config.stem
+    if out.resolve() == (run_dir / CHECKPOINT).resolve():
+        raise ConfigError("is the training's checkpoint", str(out), "choose another --out")
     with together(torch_on) as processes:
         console.quiet = not processes.first
         training = _trained(settings, run_dir, resume, torch_on, processes)

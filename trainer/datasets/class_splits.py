@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
+from pmeta.codegen.errors import DataError
 from pmeta.trainer.datasets.base import SPLITS, Split
 
 DEFAULT_SHARES: Final = (0.64, 0.16, 0.2)  # as in MiniImageNet
@@ -18,6 +20,14 @@ def check_shares(shares: Sequence[float]) -> None:
     """Raises ValueError unless these are three shares, of train, val and test, that add up to 1."""
     if len(shares) != len(SPLITS) or min(shares) < 0 or not math.isclose(sum(shares), 1):
         raise ValueError(f"shares is {list(shares)}, but must be three numbers (train, val, test) that add up to 1")
+
+
+def check_apart(classes: Mapping[Split, Collection[str]], where: str) -> None:
+    """Raises DataError where a class, given by name, is in two splits: it would be tested on what it was trained on."""
+    for one, other in itertools.combinations(classes, 2):
+        if both := sorted({*classes[one]} & {*classes[other]}):
+            what = f"has the class '{both[0]}' in {one} and in {other}"
+            raise DataError(what, where, "give every class to one split: a meta-trained network is tested on new ones")
 
 
 def classes_of(split: Split, class_count: int, shares: Sequence[float]) -> list[int]:

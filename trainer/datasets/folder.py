@@ -11,7 +11,7 @@ from pmeta.codegen.errors import DataError
 from pmeta.trainer.datasets.base import SPLITS, ClassSamples, Dataset, Split
 from pmeta.trainer.datasets.cache import file_states
 from pmeta.trainer.datasets.class_folders import class_folders, pictures_of
-from pmeta.trainer.datasets.class_splits import DEFAULT_SHARES, check_shares, classes_of
+from pmeta.trainer.datasets.class_splits import DEFAULT_SHARES, check_apart, check_shares, classes_of
 from pmeta.trainer.datasets.image_files import check_size, samples_of
 
 
@@ -44,11 +44,10 @@ class Folder(Dataset):
     def load(self, split: Split) -> ClassSamples:
         """(N, 1 or 3, size, size)."""
         place = self.located()
-        split_folders = [name for name in SPLITS if (place / name).is_dir() and class_folders(place / name)]
-        if split_folders:
-            if split not in split_folders:
-                raise self.no_split(split)
-            files = class_folders(place / split)
+        by_split = {name: class_folders(place / name) for name in SPLITS if (place / name).is_dir()}
+        if any(by_split.values()):
+            check_apart(by_split, str(place))
+            files = by_split.get(split, {})
         else:
             everything = class_folders(place)
             if not everything:

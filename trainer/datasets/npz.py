@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ from numpy.typing import NDArray
 
 from pmeta.codegen.errors import DataError
 from pmeta.trainer.datasets.base import SPLITS, ClassSamples, Dataset, Split
-from pmeta.trainer.datasets.class_splits import DEFAULT_SHARES, check_shares, classes_of
+from pmeta.trainer.datasets.class_splits import DEFAULT_SHARES, check_apart, check_shares, classes_of
 from pmeta.trainer.datasets.npz_arrays import npz_array, npz_names
 
 _CHANNELS: Final = (1, 3)
+AT_ONCE: Final = 1024  # samples that are looked at together: they may lie in a file
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Npz(Dataset):
             raise self.no_split(split)
         data, splits = read_npz(path)
         if path != place:
+            check_apart({name: _named(place / f"{name}.npz") for name in SPLITS}, str(place))
             return data
         if splits is None:
             chosen = classes_of(split, data.num_classes, self.shares)
@@ -74,6 +77,7 @@ def read_npz(path: Path) -> tuple[ClassSamples, NDArray[np.int64] | None]:
     if given.shape != samples.shape[:1] or given.dtype.kind not in "iuU" or not len(given):
         what = f"is {given.dtype} {given.shape}, expected integers or str ({len(samples)},), one per sample"
         raise DataError(what, f"{path}: labels", "correct the array")
+    _check_finite(samples, f"{path}: {key}")
     values, labels = np.unique(given, return_inverse=True)
     class_names = tuple(str(value) for value in values)
     if "class_names" in names:
@@ -81,6 +85,7 @@ def read_npz(path: Path) -> tuple[ClassSamples, NDArray[np.int64] | None]:
         if values.dtype.kind == "U" or not np.array_equal(values, np.arange(len(class_names))):
             what = f"has {len(class_names)} names, but the labels have {len(values)} values that must be 0, 1, ..."
             raise DataError(what, f"{path}: class_names", "name every class, and none without samples")
+    _check_names(class_names, str(path))
     splits = None
     if "splits" in names:
         splits = npz_array(path, "splits")
@@ -88,6 +93,37 @@ def read_npz(path: Path) -> tuple[ClassSamples, NDArray[np.int64] | None]:
             what = f"is {splits.dtype} {splits.shape}, expected 0, 1 or 2 for each of {len(values)} classes"
             raise DataError(what, f"{path}: splits", "correct the array")
     return ClassSamples(samples, labels.astype(np.int64), class_names), splits
+
+
+def _named(path: Path) -> set[str]:
+    """The classes of a file that are called by words: numbers may mean other classes in another file."""
+    if not path.exists():
+        return set()
+    names = npz_names(path)
+    words = npz_array(path, "class_names" if "class_names" in names else "labels")
+    return {str(word) for word in np.unique(words)} if words.dtype.kind == "U" else set()
+
+
+def _check_finite(samples: NDArray[Any], where: str) -> None:
+    """Raises DataError where a float32 sample is not."""
+    if samples.dtype.kind != "f":
+        return
+    for start in range(0, len(samples), AT_ONCE):
+        part = samples[start : start + AT_ONCE]
+        finite = np.isfinite(part).reshape(len(part), -1).all(1)
+        if not finite.all():
+            what = f"has numbers that are not finite, first in sample {start + int(finite.argmin())}"
+            raise DataError(what, where, "leave such samples out, or mend them")
+
+
+def _check_names(names: tuple[str, ...], where: str) -> None:
+    """Raises DataError where two classes could not be told apart, or a name cannot be printed."""
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise DataError(f"has two classes called {repeated!r}", where, "name every class otherwise")
+    hidden = next((name for name in names if not name.isprintable()), None)
+    if hidden is not None:
+        raise DataError(f"has a class called {hidden!r}", where, "use letters, digits and marks alone")
 
 
 def _samples(array: NDArray[Any], where: str) -> NDArray[Any]:

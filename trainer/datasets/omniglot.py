@@ -72,6 +72,8 @@ class Omniglot(Dataset):
     def __post_init__(self) -> None:
         if not 1 <= self.size <= SIDE:
             raise ValueError(f"size is {self.size}, but must be 1 to {SIDE}")
+        if both := sorted({*self.validation} & {*self.held_back}):
+            raise ValueError(f"held_back has '{both[0]}', but must have none of validation")
 
     def load(self, split: Split) -> ClassSamples:
         """train: what is left of the background set; val: `validation`; test: the evaluation set, or `held_back`."""
