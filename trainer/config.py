@@ -190,6 +190,10 @@ def _check(config: Config, where: str) -> None:
         require(key, 0 <= getattr(config.method, key[7:]) <= 999, "0 to 999 thousandths")
     require("method.alpha", 0 <= config.method.alpha <= 3e38, "0 to 3e38, as a float32")
     require("method.penalty", 0 <= (config.method.penalty or 0) < float("inf"), "zero or positive")
+    require("method.penalty", bool(config.method.learn_alpha) or not config.method.penalty,
+            "0 where method.learn_alpha is false")  # fmt: skip
+    require("method.attention", config.method.layers != "last" or config.method.attention == "none",
+            "none where only the last layer learns")  # fmt: skip
     require("training.seed", 0 <= config.training.seed < 2**63, "0 to 2^63 - 1")
     training = config.training
     require("training.learning_rate", 0 < training.learning_rate < float("inf"), "positive")

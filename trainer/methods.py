@@ -61,4 +61,8 @@ METHODS: dict[str, dict[str, Any]] = {
 def resolved(method: MethodConfig) -> MethodConfig:
     """`method` with everything that it leaves open filled in; its name is one of METHODS."""
     defaults = METHODS[method.name]
+    if method.learn_alpha is False:  # nothing to price
+        defaults = defaults | {"penalty": 0.0}
+    if method.layers == "last":  # nothing below learns
+        defaults = defaults | {"attention": "none"}
     return replace(method, **{key: value for key, value in defaults.items() if getattr(method, key) is None})

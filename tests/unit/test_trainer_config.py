@@ -24,6 +24,11 @@ def test_a_given_setting_beats_the_method() -> None:
     assert method.penalty == 1.0 and method.learn_alpha is True
 
 
+def test_what_a_setting_leaves_without_effect_is_off() -> None:
+    method = config_from_dict({"method": {"learn_alpha": False, "layers": "last"}}, "test").method
+    assert (method.name, method.penalty, method.attention) == ("p-meta-3.2+3.3", 0.0, "none")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -42,6 +47,11 @@ def test_a_given_setting_beats_the_method() -> None:
         ("[method]\nlayers = 1", ["'method.layers' is 1; use one of all, last, body"]),
         ("[method]\nfrozen_layers = 'conv1'", ["'method.frozen_layers' must be a list"]),
         ("[method]\nrho_fw = 1000", ["'method.rho_fw' is 1000, but must be 0 to 999"]),
+        (
+            "[method]\nname = 'maml'\npenalty = 1",
+            ["'method.penalty' is 1.0, but must be 0 where method.learn_alpha is"],
+        ),
+        ("[method]\nname = 'anil'\nattention = 'both'", ["'method.attention' is 'both', but must be none where only"]),
         ("[network]\ngroups = 5", ["network.groups is 5, but must be a divisor of width = 16"]),
         ("[task]\nways = 1", ["'task.ways' is 1"]),
         ("[training]\nlearning_rate = nan", ["'training.learning_rate' is nan"]),
