@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,19 @@ class Captured:
     """Calls `function`; on a CUDA GPU captures it once per structure of its inputs, then replays the capture.
 
     `function` takes one pytree of tensors of fixed shapes, does not synchronize, and may write to tensors that live
-    outside. Its results are overwritten by the next call.
+    outside; `changed` are those whose new values depend on the old, which runs before the capture must not alter. Its
+    results are overwritten by the next call.
     """
 
-    def __init__(self, function: Callable[[Any], Any], device: torch.device, enabled: bool = True) -> None:
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        device: torch.device,
+        enabled: bool = True,
+        changed: Sequence[Tensor] = (),
+    ) -> None:
         self._function = function
+        self._changed = changed
         self._enabled = enabled and device.type == "cuda"
         self._captures: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
 
@@ -39,6 +47,7 @@ class Captured:
 
     def _capture(self, inputs: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
         static = tree_map(torch.clone, inputs)
+        before = [tensor.clone() for tensor in self._changed]
         # Libraries set themselves up (workspaces, algorithm choice) on first use, which a capture must not see.
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
@@ -46,6 +55,8 @@ class Captured:
             for _ in range(WARM_UP_RUNS):
                 self._function(static)
         torch.cuda.current_stream().wait_stream(stream)
+        for tensor, value in zip(self._changed, before, strict=True):
+            tensor.copy_(value)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             outputs = self._function(static)

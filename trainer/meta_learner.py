@@ -78,7 +78,8 @@ class MetaLearner:
             )
             for first_order in (False, True)
         }
-        self._finish = Captured(self._clip_and_charge, device, enabled=config.training.cuda_graph)
+        gradients = [leaf.grad for leaf in self._leaves if leaf.grad is not None]
+        self._finish = Captured(self._clip_and_charge, device, enabled=config.training.cuda_graph, changed=gradients)
 
     def _prices(self, encoding: InputEncoding) -> Tensor:
         """λ·m of Eq. 9 for every step size, (L, K); 0 where it may not learn."""
