@@ -151,16 +151,17 @@ def test_a_class_is_warped_as_a_whole() -> None:
     assert 15 < np.rad2deg(np.arccos(apart[..., 0, 0].clip(-1, 1))).max() <= 20.1
 
 
-def test_a_picture_bent_alike_everywhere_is_shifted() -> None:
+@pytest.mark.parametrize("size", [(6, 6), (4, 8), (9, 5)])
+def test_a_picture_bent_alike_everywhere_is_shifted(size: tuple[int, int]) -> None:
     """One pixel down and two to the left, by the lattice; edges repeat."""
-    source = data()
+    source = data(size=size)
     augmentation = Augmentation(AugmentationConfig(bend=2.0), source.shape, torch.device("cpu"))
     raw = torch.from_numpy(source.samples[:1].copy())[None, None]
     still = augmentation.draw((1, 1, 1), np.random.default_rng(0))
     bend = np.zeros_like(still.bend)
     bend[..., 0, :, :], bend[..., 1, :, :] = 2, -1  # target to source: columns, rows
     changes = replace(still, shift=np.zeros_like(still.shift), bend=bend)
-    padded = np.pad(source.samples[0], ((0, 0), (1, 0), (0, 2)), mode="edge")[:, :6, 2:]
+    padded = np.pad(source.samples[0], ((0, 0), (1, 0), (0, 2)), mode="edge")[:, : size[0], 2:]
     np.testing.assert_allclose(augmentation.apply(raw, changes)[0, 0, 0], padded, atol=1e-3)
 
 
