@@ -150,8 +150,9 @@ class MetaLearner:
 
     def _clip_and_charge(self, _: dict[str, Tensor]) -> None:
         """Limit the gradient's norm, then add the price of step sizes."""
-        gradients = [leaf.grad for leaf in self._leaves if leaf.grad is not None]
         if self.config.training.clip_norm:
+            groups = self._optimizer.param_groups  # without step sizes that are fixed
+            gradients = [leaf.grad for group in groups for leaf in group["params"]]
             norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in gradients]))
             shrink = (self.config.training.clip_norm / norm).clamp(max=1.0)
             for part in gradients:
