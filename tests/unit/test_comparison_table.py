@@ -82,6 +82,8 @@ def test_the_interval_over_seeds_has_a_part_for_seeds_and_one_for_tasks() -> Non
 def test_a_method_that_comes_twice_is_named_with_its_configuration() -> None:
     made = comparison([(entry("a/x"), figures("maml", 0.5)), (entry("a/y"), figures("maml", 0.6))], Protocol(), COMMAND)
     assert [row.name for row in made.rows] == ["MAML, x", "MAML, y"]
+    made = comparison([(entry("a/x"), figures("maml", 0.5)), (entry("b/x"), figures("maml", 0.6))], Protocol(), COMMAND)
+    assert [row.name for row in made.rows] == ["MAML, a/x", "MAML, b/x"]
 
 
 def test_markdown() -> None:
@@ -210,6 +212,30 @@ def test_a_finished_model_must_be_what_its_configuration_says(tmp_path: Path) ->
     (changed,) = entries_of([tmp_path / "a.toml"], tmp_path / "runs")
     with pytest.raises(ConfigError, match="is not what 'a' says now"):
         checked_model(changed)
+
+
+def finished_model(path: Path, method: str, seed: int, data: str = "00") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = {"data": {"name": "icons"}, "method": {"name": method}, "training": {"seed": seed, "clip_norm": 1.0}}
+    model, training = random_4conv(1), {"config": config, "seed": seed, "data_sha256": data}
+    save_model(replace(model, adaptation=replace(model.adaptation, training=training)), path)
+    return path
+
+
+def test_finished_models_are_seeds_of_one_row_if_nothing_else_differs(tmp_path: Path) -> None:
+    def names(*models: Path) -> list[str]:
+        return [one.name for one in entries_of(models, tmp_path / "runs")]
+
+    first = finished_model(tmp_path / "a" / "m.onnx", "maml", 1)
+    other = finished_model(tmp_path / "b" / "m.onnx", "p-meta-3.2", 1)
+    assert names(first, other) == [first.as_posix(), other.as_posix()]  # whatever the files are called
+    second = finished_model(tmp_path / "seed-2.onnx", "maml", 2)
+    assert names(first, second) == ["m", "m"]
+    twin = finished_model(tmp_path / "twin.onnx", "maml", 1)
+    assert names(first, twin, second) == ["m", "twin", "m"]  # one seed counts once
+    assert names(first, finished_model(tmp_path / "elsewhere.onnx", "maml", 2, "ff")) == ["m", "elsewhere"]
+    (tmp_path / "m.toml").write_text("")
+    assert names(first, tmp_path / "m.toml") == [first.as_posix(), "m"]
 
 
 def test_shipped_configurations_are_found_by_name() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +33,7 @@ class Entry:
     seed: int | None  # of its training; None: the record does not say
     config: Config | None = None  # None: finished elsewhere
     run_dir: Path | None = None  # of its training
+    settings: str = ""  # of a model finished elsewhere: all that its training had, but for the seed
 
     @property
     def title(self) -> str:
@@ -66,11 +69,12 @@ def entries_of(
     entries = [entry for file in files for entry in _entries(file, runs, seeds, iterations)]
     by_path: dict[Path, Entry] = {}
     for entry in entries:
-        if entry.model_path in by_path:
+        place = entry.model_path.resolve()
+        if place in by_path:
             what = f"'{entry.name}' is given twice"
             raise ConfigError(what, str(entry.model_path), "give each configuration once, and name them differently")
-        by_path[entry.model_path] = entry
-    return tuple(entries)
+        by_path[place] = entry
+    return _named_apart(entries)
 
 
 def checked_model(entry: Entry) -> FinishedModel:
@@ -132,7 +136,35 @@ def _finished(file: Path) -> Entry:
     if not config:
         raise ConfigError("was not trained by pmeta-train", str(file), "compare models that were")
     data = dataset(config.get("data", {}), str(file))
-    return Entry(file.parent.name if file.stem == MODEL_FILE else file.stem, file, data, record.get("seed"))
+    name = file.parent.name if file.stem == MODEL_FILE else file.stem
+    return Entry(name, file, data, record.get("seed"), settings=_settings(record))
+
+
+def _settings(record: Mapping[str, Any]) -> str:
+    """Of a training, but for its seed."""
+    config = dict(record["config"])
+    training = {key: value for key, value in config.get("training", {}).items() if key != "seed"}
+    return json.dumps([config | {"training": training}, record.get("data_sha256")], sort_keys=True)
+
+
+def _named_apart(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    """Models finished elsewhere share a name if they are trainings of one configuration with other seeds.
+
+    A file's name says nothing: all methods may be called `model` in folders of their own.
+    """
+    alike: dict[tuple[str, int], list[Entry]] = {}  # of the same seed, one in each
+    seen: Counter[tuple[str, int | None]] = Counter()
+    for entry in entries:
+        if entry.config is None:
+            alike.setdefault((entry.settings, seen[entry.settings, entry.seed]), []).append(entry)
+            seen[entry.settings, entry.seed] += 1
+    used = Counter([entry.name for entry in entries if entry.config is not None] + [e[0].name for e in alike.values()])
+    names: dict[Path, str] = {}
+    for same in alike.values():
+        first = same[0]
+        name = first.name if used[first.name] == 1 else first.model_path.as_posix()
+        names |= {entry.model_path: name for entry in same}
+    return tuple(replace(entry, name=names.get(entry.model_path, entry.name)) for entry in entries)
 
 
 def _load(file: Path) -> FinishedModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
@@ -12,6 +11,7 @@ import numpy as np
 
 from pmeta.trainer.comparison.costs import Costs, PaperCosts
 from pmeta.trainer.comparison.entries import Entry
+from pmeta.trainer.comparison.labels import short_labels
 from pmeta.trainer.comparison.measurement import Accuracy, Figures, Protocol, Unavailable
 
 TITLES = {
@@ -81,8 +81,16 @@ def comparison(found: Sequence[tuple[Entry, Figures]], protocol: Protocol, comma
     for entry, figures in found:
         group = Group(figures.data, figures.ways, figures.shots)
         by_name.setdefault((group, entry.name), []).append((entry, figures))
-    used = Counter((group, same[0][1].method) for (group, _), same in by_name.items())
-    rows = [_row(group, name, same, used[group, same[0][1].method] > 1) for (group, name), same in by_name.items()]
+    by_method: dict[tuple[Group, str], list[str]] = {}
+    for (group, name), same in by_name.items():
+        by_method.setdefault((group, same[0][1].method), []).append(name)
+    labels = {  # for methods that a group has twice
+        (group, name): label
+        for (group, _), names in by_method.items()
+        if len(names) > 1
+        for name, label in zip(names, short_labels(names), strict=True)
+    }
+    rows = [_row(group, name, same, labels.get((group, name))) for (group, name), same in by_name.items()]
     order = list(dict.fromkeys(row.group for row in rows))
     order.sort(key=lambda group: (group.data, group.ways, group.shots))
     return Comparison(tuple(sorted(rows, key=lambda row: order.index(row.group))), protocol, command)
@@ -103,7 +111,7 @@ def over_seeds(accuracies: Sequence[Accuracy]) -> Accuracy:
     return Accuracy(float(np.mean(means)), sqrt(seeds + tasks), accuracies[0].queries)
 
 
-def _row(group: Group, name: str, same: Sequence[tuple[Entry, Figures]], ambiguous: bool) -> Row:
+def _row(group: Group, name: str, same: Sequence[tuple[Entry, Figures]], label: str | None) -> Row:
     first = same[0][1]
     title = TITLES.get(first.method, first.method)
     accuracies: dict[str, Accuracy | Unavailable] = {}
@@ -113,7 +121,7 @@ def _row(group: Group, name: str, same: Sequence[tuple[Entry, Figures]], ambiguo
         accuracies[data] = over_seeds(measured) if len(measured) == len(values) else values[0]
     return Row(
         group=group,
-        name=f"{title}, {name.rpartition('/')[2]}" if ambiguous else title,
+        name=title if label is None else f"{title}, {label}",
         method=first.method,
         configuration=name,
         seeds=tuple(entry.seed for entry, _ in same if entry.seed is not None),
