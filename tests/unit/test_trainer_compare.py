@@ -79,6 +79,32 @@ def test_trains_measures_and_remembers(tmp_path: Path, monkeypatch: pytest.Monke
         assert json.loads(again.stdout)["rows"][-1]["accuracies"]["icons"]["mean"] == alone["after"]
 
 
+def write_pictures(folder: Path, brightness: int) -> Path:
+    """Of a data set `folder`: three classes in each split."""
+    image = pytest.importorskip("PIL.Image")
+    for split in ("train", "val", "test"):
+        for label in range(3):
+            place = folder / split / str(label)
+            place.mkdir(parents=True)
+            for sample in range(3):
+                image.new("L", (28, 28), brightness + 30 * label + sample).save(place / f"{sample}.png")
+    return folder
+
+
+def test_data_sets_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    own, other, third = (write_pictures(tmp_path / name, 10 * place) for place, name in enumerate("abc"))
+    config = write_config(tmp_path / "maml.toml", "maml")
+    config.write_text(config.read_text() + f'[data]\nname = "folder"\npath = "{own}"\n')
+    given = [part for part in arguments(tmp_path, config) if part not in ("--cross", "none")]
+    cross = [f"folder={path}" for path in (own, other, third, third / ".." / "c")]
+    crosses = [part for text in cross for part in ("--cross", text)]
+    done = CliRunner().invoke(app, [*map(str, given), *crosses, "--json"])
+    assert done.exit_code == 0, done.output
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["group"]["data"] == "folder a"
+    assert list(row["accuracies"]) == ["folder a", "folder b", "folder c"]
+
+
 def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 200
     while not path.exists() or not path.read_text():

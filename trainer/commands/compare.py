@@ -19,7 +19,8 @@ from pmeta.codegen.files import replacement
 from pmeta.codegen.report.text import count_text
 from pmeta.trainer.commands.common import TEST_SEED, Device, DeviceOption, console, data_set, progress_bar
 from pmeta.trainer.comparison.entries import entries_of
-from pmeta.trainer.comparison.measurement import Figures, Job, Protocol, finished
+from pmeta.trainer.comparison.labels import data_labels, same_place
+from pmeta.trainer.comparison.measurement import Figures, Job, Protocol, Target, finished
 from pmeta.trainer.comparison.picture import save_picture, with_costs
 from pmeta.trainer.comparison.running import Event, Workers
 from pmeta.trainer.comparison.store import Store
@@ -74,7 +75,8 @@ def compare(
         raise ConfigError("is no folder", str(out), "choose another --out")
     entries = entries_of(configurations, runs, _seeds(seeds), iterations)
     others, protocol, store = _other_domains(cross), Protocol(tasks, queries, test_seed), Store(runs / STORE)
-    all_jobs = [Job(entry, _targets(entry.data, others), protocol, store, device.value) for entry in entries]
+    targets = _targets([entry.data for entry in entries], others, by_name=cross is None)
+    all_jobs = [Job(entry, own, protocol, store, device.value) for entry, own in zip(entries, targets, strict=True)]
     failed = _work([job for job in all_jobs if _figures(job) is None], jobs)
     found = [(job.entry, figures) for job in all_jobs if (figures := _figures(job)) is not None]
     if found:
@@ -98,18 +100,29 @@ def _other_domains(names: Sequence[str] | None) -> tuple[Dataset, ...]:
     if names is None:
         known = [DATASETS[name]() for name in OTHER_DOMAINS if name in DATASETS]
         return tuple(data for data in known if data.find() is not None)
-    found = []
+    found: list[Dataset] = []
     for text in names:
         name, _, path = text.partition("=")
         if name != NONE:
             data = data_set(name, Path(path) if path else None, None)
             data.located()
-            found.append(data)
+            if not any(same_place(data, earlier) for earlier in found):
+                found.append(data)
     return tuple(found)
 
 
-def _targets(own: Dataset, others: Sequence[Dataset]) -> tuple[Dataset, ...]:
-    return own, *(other for other in others if other.name != own.name)
+def _targets(trained_on: Sequence[Dataset], others: Sequence[Dataset], by_name: bool) -> list[tuple[Target, ...]]:
+    """What each entry is tested on: its own data, then the others.
+
+    by_name: whether one with the name of an entry's own data is the same, wherever it is.
+    """
+
+    def same(own: Dataset, other: Dataset) -> bool:
+        return own.name == other.name if by_name else same_place(own, other)
+
+    all_sets = [(own, *(other for other in others if not same(own, other))) for own in trained_on]
+    labels = data_labels(data for sets in all_sets for data in sets)
+    return [tuple(Target(labels[data], data) for data in sets) for sets in all_sets]
 
 
 def _figures(job: Job) -> Figures | None:

@@ -62,9 +62,17 @@ class Figures:
     method: str
     ways: int
     shots: int
-    data: str  # what it was trained on
-    accuracies: Mapping[str, Accuracy | Unavailable]  # by name of the data set
+    data: str  # label of what it was trained on
+    accuracies: Mapping[str, Accuracy | Unavailable]  # by label of the data set
     costs: Costs | None  # None: the device does not know such networks
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to test on."""
+
+    label: str  # no other data set of the comparison has it
+    data: Dataset
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class Job:
     """An entry to train, where that is left, and to measure."""
 
     entry: Entry
-    targets: tuple[Dataset, ...]  # to test on: the entry's own data first
+    targets: tuple[Target, ...]  # the entry's own data first
     protocol: Protocol
     store: Store
     device: str  # auto, cpu or cuda
@@ -94,11 +102,11 @@ class Finished:
     def figures(self) -> Figures | None:
         """Everything; None if something is not known yet. Raises DataError without tasks of the entry's own data."""
         self.own_test_data()
-        accuracies = {target.name: self.accuracy(target) for target in self.job.targets}
+        accuracies = {target.label: self.accuracy(target.data) for target in self.job.targets}
         known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
         if self.lacks_costs or len(known) < len(accuracies):
             return None
-        trained, name = self.trained, self.job.entry.data.name
+        trained, name = self.trained, self.job.targets[0].label
         return Figures(trained.method, trained.ways, trained.shots, name, known, self.costs)
 
     def accuracy(self, target: Dataset) -> Accuracy | Unavailable | None:

@@ -21,8 +21,7 @@ from pmeta.codegen.cli_errors import INTERRUPTED
 from pmeta.codegen.errors import ModelError, PmetaError
 from pmeta.trainer.comparison.costs import costs_of
 from pmeta.trainer.comparison.entries import PARAMETERS_SUFFIX
-from pmeta.trainer.comparison.measurement import Finished, Job, TaskSource, finished
-from pmeta.trainer.datasets.base import Dataset
+from pmeta.trainer.comparison.measurement import Finished, Job, Target, TaskSource, finished
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +75,7 @@ def work(job: Job, show: Show) -> None:
         done = finished(job)
         assert done is not None
     for target in job.targets:
-        if done.accuracy(target) is None:
+        if done.accuracy(target.data) is None:
             _measure_accuracy(done, target, show)
     if done.lacks_costs:
         _measure_costs(done, show)
@@ -110,15 +109,15 @@ def _train(job: Job, show: Show) -> None:
         save_model(training.best_model(), entry.model_path)
 
 
-def _measure_accuracy(done: Finished, target: Dataset, show: Show) -> None:
+def _measure_accuracy(done: Finished, target: Target, show: Show) -> None:
     from pmeta.trainer.evaluation import evaluate
 
-    data = done.test_data(target)
+    data = done.test_data(target.data)
     assert isinstance(data, TaskSource)
     trained, tasks, device = _ready(done, data)
-    count = _counter(show, target.name, len(tasks))
+    count = _counter(show, target.label, len(tasks))
     result = evaluate(trained.inner, trained.meta, tasks, trained.encoding, trained.sample_batch, device, count)
-    done.job.store.put(done.key("accuracy", target, data), result.as_dict())
+    done.job.store.put(done.key("accuracy", target.data, data), result.as_dict())
 
 
 def _measure_costs(done: Finished, show: Show) -> None:
