@@ -162,6 +162,24 @@ def test_a_network_for_evaluation_alone_has_an_accuracy(tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "batch" / "model.pt").exists()
 
 
+def test_other_data_sets_are_read_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr("pmeta.trainer.commands.compare._work", lambda jobs, _: started.extend(jobs) or [])
+    monkeypatch.setenv("PMETA_DATA", str(tmp_path))
+    (tmp_path / "omniglot").mkdir()
+    (tmp_path / "omniglot" / "images_background.zip").touch()
+    given = [part for part in arguments(tmp_path, write_config(tmp_path / "maml.toml", "maml")) if part != "none"]
+    given.remove("--cross")
+    assert "the evaluation set is missing" in error_of(*given[1:], "--cross", "omniglot")
+    assert not started
+
+    done = CliRunner().invoke(app, list(map(str, given)))  # by default it is left out
+    assert done.exit_code == 0 and "not tested on omniglot: " in done.stderr, done.output
+    (job,) = started
+    assert "icons" in [target.label for target in job.targets]
+    assert "omniglot" not in [target.label for target in job.targets]
+
+
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     config = write_config(tmp_path / "maml.toml", "maml")
     assert "cannot be read" in error_of(tmp_path / "no.toml")

@@ -14,13 +14,13 @@ from typing import Annotated
 import typer
 from rich.progress import Progress, TaskID
 
-from pmeta.codegen.errors import BuildError, ConfigError, PmetaError
+from pmeta.codegen.errors import BuildError, ConfigError, DataError, PmetaError
 from pmeta.codegen.files import replacement
 from pmeta.codegen.report.text import count_text
 from pmeta.trainer.commands.common import TEST_SEED, Device, DeviceOption, console, data_set, progress_bar
 from pmeta.trainer.comparison.entries import entries_of
 from pmeta.trainer.comparison.labels import data_labels, same_place
-from pmeta.trainer.comparison.measurement import Figures, Job, Protocol, Target, finished
+from pmeta.trainer.comparison.measurement import Figures, Job, Protocol, Target, finished, test_split
 from pmeta.trainer.comparison.picture import save_picture, with_costs
 from pmeta.trainer.comparison.running import Event, Workers
 from pmeta.trainer.comparison.store import Store
@@ -74,8 +74,9 @@ def compare(
     if out.exists() and not out.is_dir():
         raise ConfigError("is no folder", str(out), "choose another --out")
     entries = entries_of(configurations, runs, _seeds(seeds), iterations)
-    others, protocol, store = _other_domains(cross), Protocol(tasks, queries, test_seed), Store(runs / STORE)
-    targets = _targets([entry.data for entry in entries], others, by_name=cross is None)
+    trained_on = [entry.data for entry in entries]
+    targets = _targets(trained_on, _other_domains(cross, trained_on))
+    protocol, store = Protocol(tasks, queries, test_seed), Store(runs / STORE)
     all_jobs = [Job(entry, own, protocol, store, device.value) for entry, own in zip(entries, targets, strict=True)]
     failed = _work([job for job in all_jobs if _figures(job) is None], jobs)
     found = [(job.entry, figures) for job in all_jobs if (figures := _figures(job)) is not None]
@@ -95,11 +96,11 @@ def _seeds(text: str | None) -> tuple[int, ...]:
     return found
 
 
-def _other_domains(names: Sequence[str] | None) -> tuple[Dataset, ...]:
-    """The data sets of --cross; by default those that are at hand."""
+def _other_domains(names: Sequence[str] | None, trained_on: Sequence[Dataset]) -> tuple[Dataset, ...]:
+    """The data sets of --cross; by default those that are at hand. Their test splits load: no training is in vain."""
     if names is None:
         known = [DATASETS[name]() for name in OTHER_DOMAINS if name in DATASETS]
-        return tuple(data for data in known if data.find() is not None)
+        return tuple(data for data in known if data.find() and _is_other(data, trained_on) and _loads(data))
     found: list[Dataset] = []
     for text in names:
         name, _, path = text.partition("=")
@@ -108,19 +109,30 @@ def _other_domains(names: Sequence[str] | None) -> tuple[Dataset, ...]:
             data.located()
             if not any(same_place(data, earlier) for earlier in found):
                 found.append(data)
+    for data in found:
+        if _is_other(data, trained_on):
+            test_split(data)
     return tuple(found)
 
 
-def _targets(trained_on: Sequence[Dataset], others: Sequence[Dataset], by_name: bool) -> list[tuple[Target, ...]]:
-    """What each entry is tested on: its own data, then the others.
+def _is_other(data: Dataset, trained_on: Sequence[Dataset]) -> bool:
+    """Whether `data` is another data set than one of those. Without a path it is the published one of its name."""
+    return any(data.name != own.name or (data.path and not same_place(data, own)) for own in trained_on)
 
-    by_name: whether one with the name of an entry's own data is the same, wherever it is.
-    """
 
-    def same(own: Dataset, other: Dataset) -> bool:
-        return own.name == other.name if by_name else same_place(own, other)
+def _loads(data: Dataset) -> bool:
+    """Whether there is a test split; says so if not."""
+    try:
+        test_split(data)
+    except DataError as error:
+        console.print(f"not tested on {data.name}: {error}", markup=False, soft_wrap=True)
+        return False
+    return True
 
-    all_sets = [(own, *(other for other in others if not same(own, other))) for own in trained_on]
+
+def _targets(trained_on: Sequence[Dataset], others: Sequence[Dataset]) -> list[tuple[Target, ...]]:
+    """What each entry is tested on: its own data, then the others."""
+    all_sets = [(own, *(other for other in others if _is_other(other, [own]))) for own in trained_on]
     labels = data_labels(data for sets in all_sets for data in sets)
     return [tuple(Target(labels[data], data) for data in sets) for sets in all_sets]
 

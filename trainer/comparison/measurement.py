@@ -135,7 +135,7 @@ class Finished:
 
         Raises DataError if `target` is not at hand.
         """
-        _loaded(target)  # a data set that cannot be read is an error, one that does not fit is none
+        test_split(target)  # a data set that cannot be read is an error, one that does not fit is none
         try:
             samples = _fitted(*self._place(target))
             trained, queries = self.trained, self.job.protocol.queries
@@ -174,13 +174,14 @@ def finished(job: Job) -> Finished | None:
 
 
 @lru_cache(maxsize=8)
-def _loaded(target: Dataset) -> ClassSamples:
+def test_split(target: Dataset) -> ClassSamples:
+    """All its test classes. Raises DataError if they are not at hand, or damaged."""
     return target.load("test")
 
 
 @lru_cache(maxsize=8)
 def _fitted(target: Dataset, trained_on: type[Dataset], shape: tuple[int, ...]) -> ClassSamples:
-    return fitted(_loaded(target), target, shape, trained_on)
+    return fitted(test_split(target), target, shape, trained_on)
 
 
 @lru_cache
