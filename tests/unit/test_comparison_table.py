@@ -214,9 +214,9 @@ def test_a_finished_model_must_be_what_its_configuration_says(tmp_path: Path) ->
         checked_model(changed)
 
 
-def finished_model(path: Path, method: str, seed: int, data: str = "00") -> Path:
+def finished_model(path: Path, method: str, seed: int, data: str = "00", name: str = "icons") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    config = {"data": {"name": "icons"}, "method": {"name": method}, "training": {"seed": seed, "clip_norm": 1.0}}
+    config = {"data": {"name": name}, "method": {"name": method}, "training": {"seed": seed, "clip_norm": 1.0}}
     model, training = random_4conv(1), {"config": config, "seed": seed, "data_sha256": data}
     save_model(replace(model, adaptation=replace(model.adaptation, training=training)), path)
     return path
@@ -236,6 +236,16 @@ def test_finished_models_are_seeds_of_one_row_if_nothing_else_differs(tmp_path: 
     assert names(first, finished_model(tmp_path / "elsewhere.onnx", "maml", 2, "ff")) == ["m", "elsewhere"]
     (tmp_path / "m.toml").write_text("")
     assert names(first, tmp_path / "m.toml") == [first.as_posix(), "m"]
+
+
+def test_the_data_of_finished_models_are_where_the_path_says(tmp_path: Path) -> None:
+    model = finished_model(tmp_path / "own.onnx", "maml", 1, name="folder")
+    (tmp_path / "a.toml").write_text("")
+    found = entries_of([model, tmp_path / "a.toml"], tmp_path / "runs", path=tmp_path / "data")
+    assert [(one.data.name, one.data.path) for one in found] == [("folder", tmp_path / "data"), ("icons", None)]
+    other = finished_model(tmp_path / "other.onnx", "maml", 1)
+    with pytest.raises(ConfigError, match="were trained on folder and icons"):
+        entries_of([model, other], tmp_path / "runs", path=tmp_path / "data")
 
 
 def test_shipped_configurations_are_found_by_name() -> None:

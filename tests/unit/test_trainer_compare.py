@@ -104,6 +104,15 @@ def test_data_sets_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> 
     assert row["group"]["data"] == "folder a"
     assert list(row["accuracies"]) == ["folder a", "folder b", "folder c"]
 
+    # The finished model does not know where its data are.
+    (trained,) = (tmp_path / "runs").glob("*/model.onnx")
+    given = arguments(tmp_path, trained)
+    assert "data set 'folder': is not at hand" in error_of(*given[1:])
+    done = CliRunner().invoke(app, [*map(str, given), "--path", str(own), "--json"])
+    assert done.exit_code == 0, done.output
+    (again,) = json.loads(done.stdout)["rows"]
+    assert again["accuracies"] == {"folder": row["accuracies"]["folder a"]}
+
 
 def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 200
@@ -188,4 +197,5 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     assert "did you mean" in error_of(config, "--cross", "omniglott")
     assert "is not at hand" in error_of(config, "--cross", f"omniglot={tmp_path}/no")
     assert "is no folder" in error_of(config, "--out", config)
+    assert "no finished model is given" in error_of(config, "--path", tmp_path)
     assert "pip install" in one_line_of(pmeta_train("compare", config, without_torch=True), 7)

@@ -42,6 +42,12 @@ def compare(
     out: Annotated[Path, typer.Option(help="Folder for table.md, table.csv, figure.png and results.json.")] = Path(
         "comparison"
     ),
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            help="File or folder of the data that finished models were trained on; default: see pmeta-train datasets."
+        ),
+    ] = None,
     cross: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,7 +79,7 @@ def compare(
             raise BuildError(f"{package} is not installed", "pmeta-train", "run: pip install 'pmeta-toolchain[train]'")
     if out.exists() and not out.is_dir():
         raise ConfigError("is no folder", str(out), "choose another --out")
-    entries = entries_of(configurations, runs, _seeds(seeds), iterations)
+    entries = entries_of(configurations, runs, _seeds(seeds), iterations, path)
     trained_on = [entry.data for entry in entries]
     targets = _targets(trained_on, _other_domains(cross, trained_on))
     protocol, store = Protocol(tasks, queries, test_seed), Store(runs / STORE)

@@ -58,15 +58,22 @@ class FinishedModel:
 
 
 def entries_of(
-    arguments: Sequence[Path], runs: Path, seeds: Sequence[int] = (), iterations: int | None = None
+    arguments: Sequence[Path],
+    runs: Path,
+    seeds: Sequence[int] = (),
+    iterations: int | None = None,
+    path: Path | None = None,
 ) -> tuple[Entry, ...]:
     """The entries that command line arguments name: configurations, folders of them, and finished models.
 
     runs: the folder of all run directories. seeds: train each configuration with each; none: with its own.
-    iterations: instead of the configurations'. Raises PmetaError.
+    iterations: instead of the configurations'. path: of the data of finished models, which do not know where they
+    are. Raises PmetaError.
     """
     files = [file for argument in arguments for file in _files(argument)]
     entries = [entry for file in files for entry in _entries(file, runs, seeds, iterations)]
+    if path is not None:
+        entries = _with_data_at(path, entries)
     by_path: dict[Path, Entry] = {}
     for entry in entries:
         place = entry.model_path.resolve()
@@ -138,6 +145,17 @@ def _finished(file: Path) -> Entry:
     data = dataset(config.get("data", {}), str(file))
     name = file.parent.name if file.stem == MODEL_FILE else file.stem
     return Entry(name, file, data, record.get("seed"), settings=_settings(record))
+
+
+def _with_data_at(path: Path, entries: Sequence[Entry]) -> list[Entry]:
+    """The data of finished models, which must be of one data set, is at `path`; configurations have their own."""
+    names = sorted({entry.data.name for entry in entries if entry.config is None})
+    if not names:
+        raise ConfigError("no finished model is given", "--path", "write the path of a configuration into its [data]")
+    if len(names) > 1:
+        what = f"the finished models were trained on {' and '.join(names)}"
+        raise ConfigError(what, "--path", "compare those of each data set by themselves")
+    return [entry if entry.config else replace(entry, data=replace(entry.data, path=path)) for entry in entries]
 
 
 def _settings(record: Mapping[str, Any]) -> str:
