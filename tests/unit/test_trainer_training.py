@@ -22,6 +22,7 @@ from pmeta.trainer.datasets.base import ClassSamples  # noqa: E402
 from pmeta.trainer.evaluation import evaluate, task_batch  # noqa: E402
 from pmeta.trainer.export import from_model  # noqa: E402
 from pmeta.trainer.lasso import activation_shares  # noqa: E402
+from pmeta.trainer.logbook import Logbook  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
 from pmeta.trainer.methods import METHODS  # noqa: E402
 from pmeta.trainer.objective import accuracies  # noqa: E402
@@ -73,6 +74,15 @@ def stop_after(iteration: int) -> Any:
             raise Interrupted
 
     return show
+
+
+@pytest.mark.parametrize("damage", [b"{]}", b"\xff}", b'{"loss": 1}', b'{"iteration": null}', b'{"iteration": {}}'])
+def test_a_damaged_curve_is_no_traceback(tmp_path: Path, damage: bytes) -> None:
+    content = b'{"iteration": 1}\n' + damage + b"\n"
+    (tmp_path / "curve.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        Logbook(tmp_path, 3)
+    assert (tmp_path / "curve.jsonl").read_bytes() == content
 
 
 # --- reproducibility -----------------------------------------------------------------------------------------
