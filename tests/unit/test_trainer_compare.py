@@ -189,6 +189,13 @@ def test_other_data_sets_are_read_before_anything_is_trained(tmp_path: Path, mon
     assert "omniglot" not in [target.label for target in job.targets]
 
 
+def test_figures_that_cannot_be_stored_are_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "figures").touch()
+    given = arguments(tmp_path, write_config(tmp_path / "maml.toml", "maml"))
+    assert "File exists; choose another --runs" in error_of(*given[1:])
+
+
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     config = write_config(tmp_path / "maml.toml", "maml")
     assert "cannot be read" in error_of(tmp_path / "no.toml")
@@ -196,6 +203,8 @@ def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     assert "names a seed twice" in error_of(config, "--seeds", "1,1")
     assert "did you mean" in error_of(config, "--cross", "omniglott")
     assert "is not at hand" in error_of(config, "--cross", f"omniglot={tmp_path}/no")
-    assert "is no folder" in error_of(config, "--out", config)
+    for folder in (config, config / "below"):
+        assert "is no folder; choose another --out" in error_of(config, "--out", folder)
+        assert "is no folder; choose another --runs" in error_of(config, "--runs", folder)
     assert "no finished model is given" in error_of(config, "--path", tmp_path)
     assert "pip install" in one_line_of(pmeta_train("compare", config, without_torch=True), 7)

@@ -77,8 +77,10 @@ def compare(
     for package in ("torch", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise BuildError(f"{package} is not installed", "pmeta-train", "run: pip install 'pmeta-toolchain[train]'")
-    if out.exists() and not out.is_dir():
-        raise ConfigError("is no folder", str(out), "choose another --out")
+    for folder, option in ((out, "--out"), (runs, "--runs")):
+        there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+        if there is not None and not there.is_dir():
+            raise ConfigError("is no folder", str(there), f"choose another {option}")
     entries = entries_of(configurations, runs, _seeds(seeds), iterations, path)
     trained_on = [entry.data for entry in entries]
     targets = _targets(trained_on, _other_domains(cross, trained_on))

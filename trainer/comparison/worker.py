@@ -18,7 +18,7 @@ from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from pmeta.codegen.cli_errors import INTERRUPTED
-from pmeta.codegen.errors import ModelError, PmetaError
+from pmeta.codegen.errors import DataError, ModelError, PmetaError
 from pmeta.trainer.comparison.costs import costs_of
 from pmeta.trainer.comparison.entries import PARAMETERS_SUFFIX
 from pmeta.trainer.comparison.measurement import Finished, Job, Target, TaskSource, finished
@@ -41,15 +41,21 @@ def main() -> NoReturn:
         job: Job = pickle.load(sys.stdin.buffer)
         work(job, Events(events).show)
     except PmetaError as error:
-        with suppress(BrokenPipeError):
-            print(json.dumps({"error": [type(error).__name__, error.what, error.where, error.todo]}), file=events)
-            events.flush()
-        sys.exit(error.exit_code)
+        _end(error, events)
     except (KeyboardInterrupt, BrokenPipeError):  # without the process that started it, nobody waits for the result
         with suppress(BrokenPipeError):
             events.close()
         os._exit(INTERRUPTED)
+    except OSError as problem:  # no room, no permission, a file where a folder should be
+        _end(DataError(str(problem.strerror), str(problem.filename or "output"), "choose another --runs"), events)
     sys.exit(0)
+
+
+def _end(error: PmetaError, events: IO[str]) -> NoReturn:
+    with suppress(BrokenPipeError):
+        print(json.dumps({"error": [type(error).__name__, error.what, error.where, error.todo]}), file=events)
+        events.flush()
+    sys.exit(error.exit_code)
 
 
 class Events:
