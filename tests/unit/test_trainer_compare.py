@@ -84,7 +84,7 @@ def write_pictures(folder: Path, brightness: int) -> Path:
     image = pytest.importorskip("PIL.Image")
     for split in ("train", "val", "test"):
         for label in range(3):
-            place = folder / split / str(label)
+            place = folder / split / f"{split}-{label}"
             place.mkdir(parents=True)
             for sample in range(3):
                 image.new("L", (28, 28), brightness + 30 * label + sample).save(place / f"{sample}.png")
