@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,15 @@ def test_data_sets_of_one_name_are_told_apart_by_their_paths(tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     (again,) = json.loads(done.stdout)["rows"]
     assert again["accuracies"] == {"folder": row["accuracies"]["folder a"]}
+
+
+def test_own_data_without_a_test_split_are_an_error_before_training(tmp_path: Path) -> None:
+    own = write_pictures(tmp_path / "mine", 0)
+    shutil.rmtree(own / "test")
+    config = write_config(tmp_path / "maml.toml", "maml")
+    config.write_text(config.read_text() + f'[data]\nname = "folder"\npath = "{own}"\n')
+    assert "has no test split" in error_of(*arguments(tmp_path, config)[1:])
+    assert not list((tmp_path / "runs").rglob("checkpoint.pt"))
 
 
 def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:

@@ -21,7 +21,7 @@ from pmeta.codegen.cli_errors import INTERRUPTED
 from pmeta.codegen.errors import DataError, ModelError, PmetaError
 from pmeta.trainer.comparison.costs import costs_of
 from pmeta.trainer.comparison.entries import PARAMETERS_SUFFIX
-from pmeta.trainer.comparison.measurement import Finished, Job, Target, TaskSource, finished
+from pmeta.trainer.comparison.measurement import Finished, Job, Target, TaskSource, finished, test_split
 
 if TYPE_CHECKING:
     import torch
@@ -98,6 +98,7 @@ def _train(job: Job, show: Show) -> None:
         raise ModelError("is gone", str(entry.model_path), "check the path")
     device = torch_device(Device(job.device))
     show(f"reading {entry.data.name}", 0, 1, "")
+    test_split(entry.data)  # where it is missing, the training would be in vain
     training = Training(entry.config, entry.data.load("train"), entry.data.load("val"), entry.run_dir, device)
     if training.checkpoint_path.exists():
         training.resume()
