@@ -160,7 +160,7 @@ def test_one_that_fails_does_not_spoil_the_others(tmp_path: Path) -> None:
     bad.write_text(bad.read_text() + f'[data]\nname = "omniglot"\npath = "{tmp_path}/nowhere"\n')
     done = pmeta_train(*arguments(tmp_path, bad, good))
     assert done.returncode == 6 and "| MAML |" in done.stdout and "ANIL" not in done.stdout.partition("- Accuracy")[0]
-    assert done.stderr.splitlines()[-1].startswith("error: data set 'omniglot': is not at hand")
+    assert done.stderr.splitlines()[-1].startswith(f"error: data set 'omniglot' at {tmp_path}/nowhere: is not at hand")
 
 
 def error_of(*given: str | Path) -> str:

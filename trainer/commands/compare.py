@@ -77,10 +77,8 @@ def compare(
     for package in ("torch", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise BuildError(f"{package} is not installed", "pmeta-train", "run: pip install 'pmeta-toolchain[train]'")
-    for folder, option in ((out, "--out"), (runs, "--runs")):
-        there = next((place for place in (folder, *folder.parents) if place.exists()), None)
-        if there is not None and not there.is_dir():
-            raise ConfigError("is no folder", str(there), f"choose another {option}")
+    _check_folder(out, "--out")
+    _check_folder(runs, "--runs")
     entries = entries_of(configurations, runs, _seeds(seeds), iterations, path)
     trained_on = [entry.data for entry in entries]
     targets = _targets(trained_on, _other_domains(cross, trained_on))
@@ -92,6 +90,13 @@ def compare(
         _write(comparison(found, protocol, shlex.join(["pmeta-train", *sys.argv[1:]])), out, as_json)
     if failed:
         raise failed[0]
+
+
+def _check_folder(folder: Path, option: str) -> None:
+    """Raises ConfigError where something else than a folder is in the way: before hours of training, not after."""
+    there = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    if there is not None and not there.is_dir():
+        raise ConfigError("is no folder", str(there), f"choose another {option}")
 
 
 def _seeds(text: str | None) -> tuple[int, ...]:

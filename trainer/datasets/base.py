@@ -129,7 +129,8 @@ class Dataset(ABC):
         """Returns where the data set is; raises DataError if it is not at hand."""
         found = self.find()
         if found is None:
-            raise DataError("is not at hand", f"data set '{self.name}'", self.how_to_get)
+            at = "" if self.path is None else f" at {self.path}"
+            raise DataError("is not at hand", f"data set '{self.name}'{at}", self.how_to_get)
         return found
 
     def no_split(self, split: Split) -> DataError:
