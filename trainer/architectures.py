@@ -190,7 +190,7 @@ def architecture(options: Mapping[str, Any], where: str) -> Architecture:
 
 def options_of(network: Architecture) -> dict[str, Any]:
     """What `architecture` makes `network` from, as plain JSON values."""
-    plain = {"name": network.name}
+    plain: dict[str, Any] = {"name": network.name}
     for key, value in vars(network).items():
         plain[key] = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     return plain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,8 +29,11 @@ class Changes:
 
     def share(self, tasks: slice) -> Changes:
         """Those of some of the tasks."""
-        parts = {part.name: getattr(self, part.name) for part in fields(self)}
-        return Changes(**{name: None if part is None else part[tasks] for name, part in parts.items()})
+        parts: dict[str, Any] = {}
+        for part in fields(self):
+            drawn = getattr(self, part.name)
+            parts[part.name] = None if drawn is None else drawn[tasks]
+        return Changes(**parts)
 
 
 class Augmentation:

@@ -49,7 +49,7 @@ class Captured:
         static = tree_map(torch.clone, inputs)
         before = [tensor.clone() for tensor in self._changed]
         # Libraries set themselves up (workspaces, algorithm choice) on first use, which a capture must not see.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pmeta.codegen.files import replacement
 from pmeta.trainer.channel_statistics import ChannelStatistics
+from pmeta.trainer.picture_style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 PANELS_PER_ROW = 4  # at most; rows are as even as can be
 DPI = 200
 UPDATING, SIMILARITY = "#0072B2", "#D55E00"  # two colours that people with any colour vision tell apart
-STYLE: dict[str, Any] = {
-    "font.size": 8, "axes.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "font.family": "DejaVu Sans",
-}  # fmt: skip
 
 
 def save_picture(statistics: ChannelStatistics, path: Path) -> None:

@@ -108,8 +108,9 @@ def _updating_ratio(trained: Trained, found: LayerPass) -> float:
         gammas = (None if gamma is None else gamma[sample] for gamma in (found.fw, found.bw))
         for name, tap in reweighted(found.layer, taps, *gammas).items():
             if name in trained.inner.learning:
-                updated += weights[name].numel() * float((tap != 0).double().mean())
-    return updated / samples / sum(weights[name].numel() for name in names)
+                share: float = (tap != 0).double().mean().item()
+                updated += weights[name].numel() * share
+    return updated / samples / sum(int(weights[name].numel()) for name in names)
 
 
 def _directions(found: LayerPass) -> tuple[Tensor, ...]:

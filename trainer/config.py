@@ -7,7 +7,7 @@ with checkpoints and models, says everything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -154,14 +154,18 @@ def load_config(path: Path) -> Config:
 
 def config_from_dict(table: Mapping[str, Any], where: str) -> Config:
     """Check and resolve a configuration given as nested dicts; `where` names its source in errors."""
-    variants = {"data": registry.dataset, "network": architectures.architecture}
+    variants: Mapping[str, Callable[[Mapping[str, Any], str], object]] = {
+        "data": registry.dataset,
+        "network": architectures.architecture,
+    }
     rest = {key: value for key, value in table.items() if key not in variants}
     config: Config = section(Config, rest, where, "")
     for key, make in variants.items():
         options = table.get(key, {})
         if not isinstance(options, Mapping):
             raise ConfigError(f"'{key}' must be a table", where, f"write it as [{key}]")
-        config = replace(config, **{key: make(options, where)})
+        made: Any = make(options, where)
+        config = replace(config, **{key: made})
     if config.method.name not in METHODS:
         what = f"unknown method.name '{config.method.name}'"
         raise ConfigError(what, where, nearest(config.method.name, sorted(METHODS), ""))

@@ -13,7 +13,7 @@ import torch
 from torch.utils._pytree import tree_map
 
 from pmeta.codegen.adaptation import InputEncoding
-from pmeta.codegen.taskfile import Task
+from pmeta.codegen.taskfile import Samples, Task
 from pmeta.trainer.encoding import decode
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
 from pmeta.trainer.objective import TaskBatch, accuracies
@@ -109,10 +109,10 @@ def task_batch(
     """Tasks of equal sizes as one batch on `device`. outputs: of the network; None: one for each class."""
     one_hot = torch.eye(tasks[0].ways, outputs or tasks[0].ways, device=device)
 
-    def samples(arrays: list[npt.NDArray[np.uint8]]) -> torch.Tensor:
+    def samples(arrays: Sequence[Samples]) -> torch.Tensor:
         return decode(torch.from_numpy(np.stack(arrays)).to(device), encoding)
 
-    def labels(arrays: list[npt.NDArray[np.uint8]]) -> torch.Tensor:
+    def labels(arrays: Sequence[Samples]) -> torch.Tensor:
         return one_hot[torch.from_numpy(np.stack(arrays).astype(np.int64)).to(device)]
 
     return TaskBatch(

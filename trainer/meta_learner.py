@@ -26,8 +26,9 @@ from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
 from pmeta.trainer.lasso import activation_shares, ram_shares
 from pmeta.trainer.methods import DIRECTIONS
 from pmeta.trainer.network_variants import varied
-from pmeta.trainer.networks import Network, Tensors, convolution_for, weight_tensors
+from pmeta.trainer.networks import Network, convolution_for, weight_tensors
 from pmeta.trainer.objective import TaskBatch, meta_gradient, multi_step_weights, task_loss
+from pmeta.trainer.operators import Tensors
 
 FLOAT32 = InputEncoding("float32")
 
@@ -193,7 +194,7 @@ class MetaLearner:
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
     """Whether a GPU may round the operands of products to TF32, 10 bits of mantissa."""
-    settings = torch.backends.cuda.matmul, torch.backends.cudnn
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [setting.allow_tf32 for setting in settings]
     for setting in settings:
         setting.allow_tf32 = allowed

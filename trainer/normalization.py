@@ -19,7 +19,7 @@ from torch import Tensor
 
 def group_norm(x: Tensor, scale: Tensor, shift: Tensor, groups: int, epsilon: float) -> tuple[Tensor, ...]:
     """(y, x̂, mean, r): y = x̂·scale + shift and x̂ like x, (N, C, ...); mean and r: (N, groups), no gradient."""
-    found: tuple[Tensor, ...] = _Forward.apply(x, scale, shift, groups, epsilon)
+    found: tuple[Tensor, ...] = _Forward.apply(x, scale, shift, groups, epsilon)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -29,7 +29,9 @@ def gradients(
     """Gradients of x, scale and shift, given that of y; `normalized`, `mean` and `r` are what `group_norm` gave."""
     if not torch.is_grad_enabled():  # recording takes longer than small maps do
         return _backward(g, x, mean, r, scale)
-    found: tuple[Tensor, Tensor, Tensor] = _Backward.apply(g, x, normalized.detach(), mean, r, scale)
+    found: tuple[Tensor, Tensor, Tensor] = _Backward.apply(  # type: ignore[no-untyped-call]
+        g, x, normalized.detach(), mean, r, scale
+    )
     return found
 
 
@@ -46,7 +48,7 @@ def gradients_of_scattered(
     g: Scattered, x: Tensor, normalized: Tensor, mean: Tensor, r: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`gradients` of g.dense, differentiated by g.values: a quarter of the elements, for windows of 2x2."""
-    found: tuple[Tensor, Tensor, Tensor] = _ScatteredBackward.apply(
+    found: tuple[Tensor, Tensor, Tensor] = _ScatteredBackward.apply(  # type: ignore[no-untyped-call]
         g.values, g.index, g.dense.detach(), x, normalized.detach(), mean, r, scale
     )
     return found
@@ -72,11 +74,12 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, g_normalized: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         x, scale, normalized, mean, r = ctx.saved_tensors
-        dx = d_scale = d_shift = None
+        dx: Tensor | None = None
+        d_scale = d_shift = None
         if g is not None:
             dx, d_scale, d_shift = gradients(g, x, normalized, mean, r, scale)
         if g_normalized is not None:
-            more, _, _ = gradients(g_normalized, x, normalized, mean, r, torch.ones_like(scale))
+            more = gradients(g_normalized, x, normalized, mean, r, torch.ones_like(scale))[0]
             dx = more if dx is None else dx + more
         return dx, d_scale, d_shift, None, None
 
@@ -192,7 +195,7 @@ def _group_means(sums: Tensor, r: Tensor, x: Tensor) -> Tensor:
     """r · mean over each group of x's elements, given sums by channel: (N, C), the channels of a group alike."""
     channels = x.shape[1] // r.shape[1]
     elements = channels * x[0, 0].numel()
-    by_group = r * sums.unflatten(1, (r.shape[1], channels)).sum(2) / elements
+    by_group: Tensor = r * sums.unflatten(1, (r.shape[1], channels)).sum(2) / elements
     return by_group[:, :, None].expand(-1, -1, channels).flatten(1)
 
 

@@ -131,12 +131,12 @@ def apply_sparse(
     """
     if isinstance(node, GroupNorm | BatchNorm):
         dense = apply(node, weights, inputs, convolution)
-        found = gamma(node.name, dense.weighed)
-        if found is None:
+        of_normalized = gamma(node.name, dense.weighed)
+        if of_normalized is None:
             return dense
-        sparse = scaled(dense.weighed, found)
+        sparse = scaled(dense.weighed, of_normalized)
         scale, shift = (_per_channel(weights[name], sparse) for name in node.weight_names)
-        return Applied(sparse * scale + shift, sparse, lambda g: dense.input_gradients(scaled(g, found)))
+        return Applied(sparse * scale + shift, sparse, lambda g: dense.input_gradients(scaled(g, of_normalized)))
     found = gamma(node.name, inputs[0]) if node.is_layer else None
     if found is None:
         return apply(node, weights, inputs, convolution)
@@ -253,7 +253,7 @@ def _evenly_padded(x: Tensor, window: Window) -> tuple[Tensor, Window]:
 def _batch_normalized(node: BatchNorm, weights: Mapping[str, Tensor], x: Tensor) -> Applied:
     """By the statistics of every micro-batch and channel."""
     normalize = partial(_micro_batches_normalized, samples=node.samples or len(x), epsilon=node.epsilon)
-    normalized, back = torch.func.vjp(normalize, x)
+    normalized, back, *_ = torch.func.vjp(normalize, x)
     scale, shift = (_per_channel(weights[name], x) for name in node.weight_names)
     return Applied(normalized * scale + shift, normalized, lambda g: back(g * scale))
 

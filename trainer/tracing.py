@@ -64,7 +64,9 @@ def _exported(module: nn.Module, example: Tensor) -> torch.export.ExportedProgra
     try:
         with warnings.catch_warnings(action="ignore"):
             exported = torch.export.export(module.eval(), (example,), strict=False)
-            return exported.run_decompositions({})  # only undoes what works in place, as nn.ReLU(inplace=True)
+            # Only undoes what works in place, as nn.ReLU(inplace=True).
+            decomposed: torch.export.ExportedProgram = exported.run_decompositions({})
+            return decomposed
     finally:
         logging.disable(silenced)
         module.train(training)
@@ -121,7 +123,7 @@ class _Export:
         known = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         if value.name not in known:
             return str(value.name)
-        parameter = known[value.name]
+        parameter: str = known[value.name]
         self.constants[parameter] = self.program.state_dict[parameter].detach().cpu().numpy()
         return parameter
 
@@ -195,7 +197,7 @@ def _same(op_type: str) -> Callable[[Call], Written]:
 def _conv(call: Call) -> Written:
     size = len(call.shape()) - 2
     padding = call["padding"]
-    attributes = {"strides": _each(call["stride"], size), "dilations": _each(call["dilation"], size)}
+    attributes: dict[str, Any] = {"strides": _each(call["stride"], size), "dilations": _each(call["dilation"], size)}
     if isinstance(padding, str):
         attributes["auto_pad"] = {"same": "SAME_UPPER", "valid": "VALID"}[padding]
     else:

@@ -90,8 +90,10 @@ def updating(model: Model, layers: slice) -> Model:
     alpha = np.zeros_like(model.adaptation.alpha)
     alpha[layers] = 1.0
     updates = tuple(PARTS[: len(layer.weight_names)] for layer in model.graph.layers)
-    rates = {"alpha": frozen_float32(alpha), "alpha_in": {}, "alpha_out": {}}
-    return Model(model.graph, replace(model.adaptation, **rates, updates=updates, attention={}))
+    adaptation = replace(
+        model.adaptation, alpha=frozen_float32(alpha), alpha_in={}, alpha_out={}, updates=updates, attention={}
+    )
+    return Model(model.graph, adaptation)
 
 
 def paper_costs(model: Model, samples: int) -> PaperCosts:

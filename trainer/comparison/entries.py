@@ -13,10 +13,11 @@ from pmeta.codegen.adaptation import Model
 from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.graph import Shape
 from pmeta.codegen.modelfile import load_model
-from pmeta.trainer.config import METHODS, Config, config_from_dict, load_config, not_exportable
+from pmeta.trainer.config import Config, config_from_dict, load_config, not_exportable
 from pmeta.trainer.config_file import CONFIGS, config_path
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.registry import dataset
+from pmeta.trainer.methods import METHODS
 
 BASE = "base.toml"  # what the configurations of a folder share, none itself
 MODEL_FILE = "model"  # in a run directory, when its training is finished

@@ -128,7 +128,10 @@ class Finished:
         value = self.job.store.get(self.costs_key)
         if value is None:
             return None
-        return Costs(**{name: PaperCosts(**part) if isinstance(part, dict) else part for name, part in value.items()})
+        parts: dict[str, Any] = {
+            name: PaperCosts(**part) if isinstance(part, dict) else part for name, part in value.items()
+        }
+        return Costs(**parts)
 
     def test_data(self, target: Dataset) -> TaskSource | Unavailable:
         """The test classes of `target` in the shape that the model takes, if they are enough for its tasks.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pmeta.codegen.files import replacement
 from pmeta.trainer.comparison.costs import Costs
 from pmeta.trainer.comparison.table import Comparison, Group, Row
+from pmeta.trainer.picture_style import FONT_SIZE, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ Floats = NDArray[np.float64]
 
 PANEL = (3.6, 2.9)  # inches
 DPI = 300
-FONT_SIZE = 8
 LINE = 1.25  # height of a label's line, in font sizes
 LETTER = 0.58  # width of a letter, in font sizes
 GAP = 6  # points between a marker and its label
@@ -33,10 +33,6 @@ STYLES = {
 }  # fmt: skip
 OTHER = ("#555555", "P")
 GREY = "#888888"
-STYLE = {
-    "font.size": FONT_SIZE, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6,
-    "xtick.major.width": 0.6, "ytick.major.width": 0.6, "font.family": "DejaVu Sans",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from math import sqrt
+from typing import Any
 
 import numpy as np
 
@@ -142,4 +143,5 @@ def _mean_costs(costs: Sequence[Costs]) -> Costs | None:
             return PaperCosts(float(np.mean(memory)), float(np.mean(macs)))
         return round(float(np.mean(values)))
 
-    return Costs(**{field.name: mean(field.name) for field in fields(Costs)})
+    means: dict[str, Any] = {field.name: mean(field.name) for field in fields(Costs)}
+    return Costs(**means)

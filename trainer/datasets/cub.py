@@ -6,6 +6,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -181,12 +182,12 @@ def _members(archive: Path) -> Iterator[tuple[str, Callable[[int], bytes]]]:
                 is_picture = name.startswith("images/") and name.endswith(".jpg") and name.count("/") == 2
                 hidden = name.rpartition("/")[2].startswith(".")
                 if folder == _TREE and member.isfile() and not hidden and (is_picture or name.endswith(".txt")):
-                    yield name, lambda limit, member=member: _content(stream, member, limit, archive)
+                    yield name, partial(_content, stream, member, archive)
     except _DAMAGE as error:
         raise DataError("is damaged", str(archive), _TODO) from error
 
 
-def _content(stream: tarfile.TarFile, member: tarfile.TarInfo, limit: int, archive: Path) -> bytes:
+def _content(stream: tarfile.TarFile, member: tarfile.TarInfo, archive: Path, limit: int) -> bytes:
     if member.size > limit:
         raise DataError(f"{member.name} is larger than {limit >> 20} MiB", str(archive), _TODO)
     try:

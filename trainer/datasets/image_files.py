@@ -33,7 +33,7 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels
 class Encoded(NamedTuple):
     """One picture, still encoded."""
 
-    index: int  # among all pictures of the split
+    number: int  # among all pictures of the split
     content: bytes | memoryview | NDArray[np.uint8]  # of a file, or already decoded: (H, W, 3)
     where: str  # for errors
     box: Box | None = None  # the part to use; None: all
@@ -97,8 +97,8 @@ def _decode_into(samples: NDArray[np.uint8], pictures: Pictures, name: str) -> N
         while window := list(islice(progress, _AT_ONCE)):
             decoded = pool.map(lambda picture: decode(picture, size, channels), window)
             for picture, sample in zip(window, decoded, strict=True):
-                samples[picture.index] = sample
-                missing[picture.index] = False
+                samples[picture.number] = sample
+                missing[picture.number] = False
     if missing.any():
         raise DataError(f"lacks {int(missing.sum())} of {total} pictures", f"data set '{name}'", "get it again")
 

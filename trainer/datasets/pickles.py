@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickletools import code2op
+from pickletools import opcodes
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -105,8 +105,8 @@ class _Machine:
                 return result
             handler = _HANDLERS.get(opcode)
             if handler is None:
-                known = code2op.get(chr(opcode))
-                raise _Refused(f"holds the pickle opcode {known.name if known else hex(opcode)}, which is not allowed")
+                name = next((known.name for known in opcodes if known.code == chr(opcode)), hex(opcode))
+                raise _Refused(f"holds the pickle opcode {name}, which is not allowed")
             handler(self)
 
     def take(self, count: int) -> memoryview:
@@ -125,7 +125,7 @@ class _Machine:
     def line(self) -> str:
         """The next line, without its end; only names of globals are written as lines."""
         start = self.position
-        while self.take(1) != b"\n":
+        while bytes(self.take(1)) != b"\n":
             if self.position - start > _SHORT:
                 raise ValueError("a name is too long")
         return bytes(self.content[start : self.position - 1]).decode("utf-8")
@@ -187,7 +187,7 @@ def _dtype(specification: Any, *_flags: Any) -> _Unbuilt:
     def build(state: Any) -> np.dtype[Any]:
         # numpy's own __setstate__ would take sizes, offsets and flags from the file, too.
         order = _bytes_of(_checked(state, tuple)[1]).decode("latin-1")
-        kind = np.dtype(text)
+        kind: np.dtype[Any] = np.dtype(text)
         return kind if order == "|" else kind.newbyteorder("=" if order == "=" else _checked_order(order))
 
     return _Unbuilt(build)

@@ -175,4 +175,5 @@ def _recordings(content: bytes, where: str) -> tuple[tuple[str, ...], list[Recor
 def _in_bytes(moments: NDArray[np.float64]) -> Bytes:
     """(T, 6) in units → (6, T) as an 8-bit sensor would tell it; what lies outside its range is at its end."""
     steps = np.round(moments * np.array(STEPS_PER_UNIT)) + ZERO
-    return steps.clip(0, 255).astype(np.uint8).T
+    in_range: Bytes = steps.clip(0, 255).astype(np.uint8)
+    return in_range.T
