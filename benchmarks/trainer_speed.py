@@ -33,6 +33,8 @@ WAYS, SHOTS, QUERIES, TASKS, STEPS, ALPHA = 5, 5, 5, 4, 5, 0.05
 SHAPES = {"28x28x1": (1, 28, 28), "84x84x3": (3, 84, 84)}
 SECONDS_PER_TURN = 1.0
 
+Settings = dict[str, dict[str, str | bool]]  # variant → [training]
+
 
 @dataclass(frozen=True)
 class Row:
@@ -49,6 +51,8 @@ def main(
     width: Annotated[int, typer.Option(help="Channels of every convolution.")] = 32,
     turns: Annotated[int, typer.Option(min=1, help="How often every variant is measured.")] = 5,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's.")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SHAPES)}; default: all.")] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Also under torch.compile, at first minutes.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure and print."""
@@ -58,7 +62,11 @@ def main(
         torch.set_num_threads(threads)
     target = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
     name = torch.cuda.get_device_name() if target.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    rows = [row for samples in SHAPES for row in measured(samples, width, target, turns)]
+    unknown = set(shape or ()) - set(SHAPES)
+    if unknown:
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: choose of {', '.join(SHAPES)}", param_hint="--shape")
+    compared = variants(target) | ({"pmeta, compiled": {"compile": True}} if compiled else {})
+    rows = [row for samples in shape or SHAPES for row in measured(samples, width, target, turns, compared)]
     if as_json:
         print(json.dumps({"device": name, "torch": torch.__version__, "width": width, "turns": turns,
                           "rows": [vars(row) for row in rows]}))  # fmt: skip
@@ -69,11 +77,11 @@ def main(
         print(f"| {row.samples} | {row.variant} | {row.iterations_per_second:.2f} | {row.ratio:.2f} |")
 
 
-def measured(samples: str, width: int, device: torch.device, turns: int) -> list[Row]:
-    """All variants on samples of one shape, taking turns."""
+def measured(samples: str, width: int, device: torch.device, turns: int, compared: Settings) -> list[Row]:
+    """The plain loop and all variants on samples of one shape, taking turns."""
     tasks = random_tasks(SHAPES[samples], device)
     runs = {"plain loop": plain_loop(SHAPES[samples], width, tasks, device)}
-    for variant, settings in variants(device).items():
+    for variant, settings in compared.items():
         runs[variant] = trainer(SHAPES[samples], width, tasks, device, settings)
     for run in runs.values():
         run()  # libraries choose their algorithms; on a GPU the trainer captures its graph
@@ -89,7 +97,7 @@ def measured(samples: str, width: int, device: torch.device, turns: int) -> list
     ]  # fmt: skip
 
 
-def variants(device: torch.device) -> dict[str, dict[str, str | bool]]:
+def variants(device: torch.device) -> Settings:
     """[training] settings to compare; the first is what a configuration gets that says nothing."""
     if device.type == "cpu":
         return {"pmeta": {}, "pmeta, vmap": {"batching": "vmap"}}

@@ -63,14 +63,17 @@ class MetaLearner:
         self._leaves: list[Tensor] = tree_leaves(self.meta)
         for leaf in self._leaves:
             leaf.grad = torch.zeros_like(leaf)
-        self._optimizer = torch.optim.AdamW(self._parameter_groups(), weight_decay=0.0)
+        compiled = config.training.compile
+        self._optimizer = torch.optim.AdamW(
+            self._parameter_groups(), weight_decay=0.0, capturable=compiled and device.type == "cuda"
+        )
         may_learn = torch.tensor([self.inner.may_learn(layer) for layer in self.graph.layers], device=device)
         self._mask = may_learn[:, None].expand_as(self.meta["alpha"])
         self._zero = (self.meta["alpha"] == 0) & self._mask
         self._price = self._prices(encoding)
-        compiled = config.training.compile
         self._loss = torch.compile(task_loss, dynamic=False) if compiled else task_loss
         self._batching = "loop" if compiled else config.training.batching
+        self._update = torch.compile(self._updated, dynamic=False) if compiled else self._updated
         self._gradients = {  # by whether they are of first order
             first_order: Captured(
                 partial(self._write_gradients, replace(self.inner, first_order=first_order)),
@@ -80,7 +83,8 @@ class MetaLearner:
             for first_order in (False, True)
         }
         gradients = [leaf.grad for leaf in self._leaves if leaf.grad is not None]
-        self._finish = Captured(self._clip_and_charge, device, enabled=config.training.cuda_graph, changed=gradients)
+        captured = config.training.cuda_graph and not compiled  # then `_update` is compiled as a whole
+        self._finish = Captured(self._clip_and_charge, device, enabled=captured, changed=gradients)
 
     def _prices(self, encoding: InputEncoding) -> Tensor:
         """λ·m of Eq. 9 for every step size, (L, K); 0 where it may not learn."""
@@ -97,14 +101,18 @@ class MetaLearner:
     def _parameter_groups(self) -> list[dict[str, Any]]:
         training = self.config.training
         body = tree_leaves({"weights": self.meta["weights"], "attention": self.meta["attention"]})
-        rates = {"lr": training.learning_rate, "base": training.learning_rate}
-        groups: list[dict[str, Any]] = [{"params": body, **rates, "weight_decay": training.weight_decay}]
+        groups: list[dict[str, Any]] = [
+            {"params": body, "base": training.learning_rate, "weight_decay": training.weight_decay}
+        ]
         step_sizes = tree_leaves(self.meta["channel_alpha"])
         if self.config.method.learn_alpha:
             step_sizes.append(self.meta["alpha"])
         if step_sizes:
             rate = training.alpha_learning_rate or training.learning_rate
-            groups.append({"params": step_sizes, "lr": rate, "base": rate})
+            groups.append({"params": step_sizes, "base": rate})
+        for group in groups:  # compiled, a number would be part of the program, which would be made anew for each
+            rate = group["base"]
+            group["lr"] = torch.tensor(rate, device=self.device) if training.compile else rate
         return groups
 
     def step(self, tasks: TaskBatch, iteration: int) -> StepReport:
@@ -121,11 +129,8 @@ class MetaLearner:
         with tf32(self.config.training.precision == "tf32"):
             means = self._gradients[first_order](inputs)
         self._exchange(means, len(tasks.query_y))
-        self._finish({})
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate(group["base"], iteration)
-        self._optimizer.step()
-        zeros, reentries = self._project_alpha()
+        self._set_learning_rates(iteration)
+        zeros, reentries = self._update()
         report = torch.stack([*means, zeros, reentries]).tolist()  # the step's one wait for the device
         return StepReport(report[0], report[1], int(report[2]), int(report[3]))
 
@@ -149,6 +154,12 @@ class MetaLearner:
             part.mul_(tasks / self.config.training.tasks_per_batch)
         self._processes.add_up(parts)
 
+    def _updated(self) -> tuple[Tensor, Tensor]:
+        """Every leaf by its .grad; returns what `_project_alpha` does."""
+        self._finish({})
+        self._optimizer.step()
+        return self._project_alpha()
+
     def _clip_and_charge(self, _: dict[str, Tensor]) -> None:
         """Limit the gradient's norm, then add the price of step sizes."""
         if self.config.training.clip_norm:
@@ -170,6 +181,14 @@ class MetaLearner:
         alpha.copy_(torch.where(self._mask, alpha.clamp(min=0.0), torch.zeros_like(alpha)))
         self._zero = (alpha == 0) & self._mask
         return self._zero.sum().float(), (before & ~self._zero).sum().float()
+
+    def _set_learning_rates(self, iteration: int) -> None:
+        for group in self._optimizer.param_groups:
+            rate = self._learning_rate(group["base"], iteration)
+            if self.config.training.compile:
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def _learning_rate(self, base: float, iteration: int) -> float:
         training = self.config.training

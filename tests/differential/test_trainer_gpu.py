@@ -9,6 +9,7 @@ alone.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,17 @@ def test_graphs_replay_what_single_kernels_compute(kind: str) -> None:
     ends = [flat(learner.meta) for learner in learners]
     assert distance(ends[0] - start, ends[1] - start) < 0.02
     torch.testing.assert_close(learners[0].meta["alpha"], learners[1].meta["alpha"], rtol=0, atol=1e-3)
+
+
+def test_a_compiled_step_is_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As PyTorch traces it; machine code is its affair, and takes minutes."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    device = torch.device(kind)
+    learners = [MetaLearner(config({"steps": 1}, {"compile": compiled}), SHAPE, device) for compiled in (True, False)]
+    for iteration in (5, 6):
+        reports = [learner.step(random_tasks(iteration, device), iteration) for learner in learners]
+        assert reports[0].loss == pytest.approx(reports[1].loss, rel=CLOSE)
+    torch.testing.assert_close(flat(learners[0].meta), flat(learners[1].meta), rtol=0, atol=1e-3)
 
 
 def test_tf32_is_bounded_and_stays_inside(kind: str) -> None:
