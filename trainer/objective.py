@@ -29,7 +29,7 @@ class TaskBatch:
         return self.support_x, self.support_y, self.query_x, self.query_y
 
 
-Loss = Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]  # see `task_loss`
+Loss = Callable[..., tuple[Tensor, Tensor]]  # see `task_loss`
 
 
 def batching_for(device: torch.device, choice: str = "auto") -> str:
@@ -81,8 +81,8 @@ def meta_gradient(
 def task_loss(
     inner: InnerLoop, shots: int, step_weights: Tensor | None,
     meta: MetaParameters, computed: Tensors, samples: Tensors, support_y: Tensor, query_y: Tensor,
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:  # fmt: skip
-    """(loss to differentiate, (loss, accuracy) after step K) of one task.
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(loss to differentiate, loss and accuracy after step K (2,)) of one task.
 
     computed, samples: what the lowest layer that learns, and those after it, read of what comes before, for the
     task's samples, `shots` of support first.
@@ -96,7 +96,8 @@ def task_loss(
             logits = inner.network.forward(weights, query, inner.lowest)
             loss = cross_entropy(logits, query_y).mean()
             total = total + (loss if step_weights is None else step_weights[k] * loss)
-    return total, (loss.detach(), _accuracy(logits, query_y))
+    # Stacked: a compiler that finds two outputs to be the same number would make neither differentiable.
+    return total, torch.stack([loss.detach(), _accuracy(logits, query_y)])
 
 
 # Of all tasks: (sum of gradients by `meta`, gradients by `computed`, losses (T,), accuracies (T,)).
@@ -106,7 +107,8 @@ _ByTask = tuple[MetaParameters, Tensors, Tensor, Tensor]
 def _vmapped(loss: Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[Any, ...]) -> _ByTask:
     """vmap(grad(loss)), not grad of a vmapped mean: no operator needs a rule for the gradient of its batched form."""
     per_task = torch.func.vmap(torch.func.grad(loss, argnums=(0, 1), has_aux=True), in_dims=(None, 0, 0, 0, 0))
-    (gradients, below), (losses, accuracies) = per_task(meta, computed, *fixed)
+    (gradients, below), results = per_task(meta, computed, *fixed)
+    losses, accuracies = results.unbind(1)
     return tree_map(lambda g: g.sum(0), gradients), below, losses, accuracies
 
 
@@ -127,7 +129,7 @@ def _looped(loss: Loss, meta: MetaParameters, computed: Tensors, fixed: tuple[An
             sum_ += gradient
         for name, gradient in zip(mine, gradients[len(leaves) :], strict=True):
             below[name][t] = gradient
-        results.append(torch.stack(result))
+        results.append(result)
     losses, accuracies = torch.stack(results).unbind(1)
     return tree_unflatten(total, structure), below, losses, accuracies
 
