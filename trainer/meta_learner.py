@@ -31,6 +31,7 @@ from pmeta.trainer.objective import TaskBatch, meta_gradient, multi_step_weights
 from pmeta.trainer.operators import Tensors
 
 FLOAT32 = InputEncoding("float32")
+NEGLIGIBLE = 0.01  # of what step sizes start from
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,17 @@ class MetaLearner:
                 group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
+
+    def settled(self) -> MetaParameters:
+        """The meta-parameters to validate and export, where step sizes have a price: negligible ones are zero.
+
+        Near zero the optimizer moves a step size back and forth by its learning rate. One that is caught there would
+        cost the device its layer's memory, and change nothing.
+        """
+        alpha = self.meta["alpha"]
+        if not self.config.method.penalty:
+            return self.meta
+        return self.meta | {"alpha": torch.where(alpha < NEGLIGIBLE * self.config.method.alpha, 0.0, alpha)}
 
     def _learning_rate(self, base: float, iteration: int) -> float:
         training = self.config.training

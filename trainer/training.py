@@ -140,9 +140,9 @@ class Training:
 
     def _validate(self, logbook: Logbook) -> Evaluation:
         """Evaluate on the fixed validation tasks; remember the meta-parameters where they are the best yet."""
-        learner = self._learner
+        learner, meta = self._learner, self._learner.settled()
         result = evaluate(
-            learner.inner, learner.meta, self._validation_tasks, self._encoding,
+            learner.inner, meta, self._validation_tasks, self._encoding,
             self.config.device.sample_batch, self.device,
         )  # fmt: skip
         values = {
@@ -150,7 +150,7 @@ class Training:
             "validation/accuracy_after": result.after,
             "validation/query_loss": result.loss,
         }
-        for layer, row in zip(learner.graph.layers, learner.meta["alpha"].tolist(), strict=True):
+        for layer, row in zip(learner.graph.layers, meta["alpha"].tolist(), strict=True):
             values |= {f"alpha/{layer.name}/step{k}": value for k, value in enumerate(row, 1)}
         logbook.write(self._iteration, values)
         if result.after > self._best["accuracy"]:
@@ -158,7 +158,7 @@ class Training:
                 "accuracy": result.after,
                 "interval": result.after_interval,
                 "iteration": self._iteration,
-                "meta": tree_map(lambda t: t.detach().cpu().clone(), learner.meta),
+                "meta": tree_map(lambda t: t.detach().cpu().clone(), meta),
             }
         return result
 

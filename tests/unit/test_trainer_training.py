@@ -208,6 +208,20 @@ def test_the_price_is_the_same_at_zero_as_above() -> None:
     torch.testing.assert_close(gradients[1] - gradients[0], 3.0 * shares, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("penalty", "exported"), [(0.0, (0.0019, 0.0021)), (3.0, (0.0, 0.0021))])
+def test_negligible_step_sizes_are_not_exported(penalty: float, exported: tuple[float, float], tmp_path: Path) -> None:
+    """Under 1 % of where they start, if they have a price; training itself goes on from them."""
+    run = training(tmp_path, config(method={"penalty": penalty}))
+    alpha = run._learner.meta["alpha"]
+    with torch.no_grad():
+        alpha[0] = torch.tensor([0.0019, 0.0021])
+    with Logbook(tmp_path, 0) as logbook:
+        run._validate(logbook)
+    assert run.best_model().adaptation.alpha[0].tolist() == pytest.approx(exported)
+    assert curve(tmp_path)[0]["alpha/conv1/step1"] == pytest.approx(exported[0])
+    assert alpha[0].tolist() == pytest.approx([0.0019, 0.0021])
+
+
 def test_without_price_step_sizes_move_and_stay_positive() -> None:
     learner, reports = steps(config(method={"name": "maml++"}), 3)
     assert (learner.meta["alpha"] > 0).all() and learner.meta["alpha"].std() > 0
