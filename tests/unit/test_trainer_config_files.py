@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.modelfile import load_model
 from pmeta.trainer.config import Config, config_from_dict, load_config
 from pmeta.trainer.config_file import CONFIGS, MOST_FILES, config_path, merged
 
@@ -69,7 +70,7 @@ def test_another_name_starts_anew(table: str) -> None:
     [
         ({"mine": "extends = 'mine.toml'"}, "mine", "extends itself"),
         ({"mine": "extends = 'a.toml'", "a": "extends = 'mine.toml'"}, "mine", "extends itself"),
-        ({"mine": "extends = 'nowhere.toml'"}, "nowhere", "cannot be read"),
+        ({"mine": "extends = 'nowhere.toml'"}, "nowhere", "is neither a file nor"),
         ({"mine": "extends = 3"}, "mine", "'extends' is 3, expected a str"),
         ({"mine": "extends = 'a.toml'", "a": "[task]\nway = 3"}, "a", "unknown key 'task.way'"),
         ({"mine": "extends = 'a.toml'\n[task]\nways = 1", "a": ""}, "mine", "'task.ways' is 1"),
@@ -150,3 +151,19 @@ def first_loss(settings: str) -> float:
     support, query = (torch.randn(1, 3, *shape, generator=generator) for _ in range(2))
     labels = torch.eye(3)[None]
     return learner.step(TaskBatch(support, labels, query, labels), 0).loss
+
+
+def test_a_shipped_one_needs_no_ending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("icons-quick", "icons-quick.toml", "icons/5way-1shot/anil"):
+        assert config_path(Path(name)) == CONFIGS / f"{name.removesuffix('.toml')}.toml"
+    (tmp_path / "icons-quick").touch()
+    assert config_path(Path("icons-quick")) == Path("icons-quick")
+
+
+@pytest.mark.parametrize("name", ["icons-4conv-5way", "omniglot-20way-1shot"])
+def test_a_shipped_model_was_trained_by_its_configuration(name: str) -> None:
+    trained_by = load_model(CONFIGS.parents[1] / "models" / f"{name}.onnx").adaptation.training["config"]
+    shipped = load_config(CONFIGS / f"{name}.toml")
+    assert config_from_dict(trained_by, name) == shipped
+    assert trained_by.keys() == shipped.as_dict().keys()
