@@ -14,7 +14,7 @@ from pmeta.codegen import cli_errors
 from pmeta.codegen.boards import BOARDS
 from pmeta.codegen.bring_your_own import OwnAdaptation
 from pmeta.codegen.default_command import DefaultCommandGroup
-from pmeta.codegen.errors import ConfigError
+from pmeta.codegen.errors import EXIT_CODES, ConfigError
 from pmeta.codegen.progress import StageBars
 from pmeta.codegen.project.generate import Project, generate, write_project
 from pmeta.codegen.project.memory_options import MemoryOptions, size_in_bytes
@@ -23,7 +23,7 @@ from pmeta.codegen.report.paper_tables_text import tables_json, tables_text
 from pmeta.codegen.report.terminal import summary_table
 from pmeta.codegen.support import SupportOptions
 
-EPILOG = """Example: pmeta-gen models/icons-4conv-5way.onnx --board native --board netduinoplus2 --out icons
+EPILOG = f"""Example: pmeta-gen models/icons-4conv-5way.onnx --board native --board netduinoplus2 --out icons
 
 A network of your own: pmeta-gen net.onnx --update last --alpha 0.05 --steps 5 --board native --out net
 
@@ -31,7 +31,7 @@ In less RAM: pmeta-gen model.onnx --ram 96K --allow store --board native --out n
 
 The tables of the paper: pmeta-gen tables   (pmeta-gen tables --help)
 
-Exit codes: 0 success, 2 usage, 3 wrong option, 4 model damaged or unsupported, 5 does not fit the board."""
+{EXIT_CODES}"""
 
 OWN = "A network without a record of pmeta-train"
 MEMORY = "RAM"

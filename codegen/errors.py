@@ -20,6 +20,11 @@ exit with the class's code; nothing else is shown. A traceback therefore always 
 
 from __future__ import annotations
 
+EXIT_CODES = (
+    "Exit codes: 0 success, 1 verify found a difference, 2 usage, 3 configuration or option, 4 model damaged or "
+    "unsupported, 5 does not fit the board, 6 data, 7 a tool is missing or failed, 8 no link to the device, "
+    "9 the device refuses, 130 Ctrl-C."
+)  # as all three commands' --help ends
 LONGEST = 600  # characters of one part of a message; names in a damaged file may be far longer
 
 

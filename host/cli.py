@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pmeta.codegen import cli_errors
-from pmeta.codegen.errors import DataError
+from pmeta.codegen.errors import EXIT_CODES, DataError
 from pmeta.codegen.manifest import Manifest
 from pmeta.codegen.modelfile import load_model
 from pmeta.codegen.numerics import STRICT, variant_called
@@ -32,6 +32,7 @@ from pmeta.host.verify import Checked, Difference, verify
 
 app = typer.Typer(
     help="Adapt a model on a device over the serial link, and check it bit for bit.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -173,8 +174,20 @@ class Module(Architecture):
         except (ImportError, AttributeError) as error:
             todo = f"put {place}.py on the Python path (PYTHONPATH), and a function {function} into it"
             raise ConfigError(f"'network.module' cannot be imported ({error})", "configuration", todo) from error
-        built: nn.Module = build(input_shape, ways)
+        except Exception as error:
+            raise _users_error(error, f"{place}.py") from error
+        try:
+            built: nn.Module = build(input_shape, ways)
+        except Exception as error:
+            raise _users_error(error, self.module) from error
         return built
+
+
+def _users_error(error: Exception, where: str) -> ConfigError:
+    """What the code of 'network.module' raised, and on which line."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    what = f"raises {type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno})"
+    return ConfigError(what, where, "correct it; it is called with (shape of a sample, ways)")
 
 
 ARCHITECTURES: dict[str, type[Architecture]] = {

@@ -29,6 +29,8 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, onto the CPU; executes nothing from the file. Raises DataError."""
+    if not path.exists():
+        raise DataError("there is no checkpoint", str(path), "start without --resume")
     try:
         check_regular(path, MAX_FILE_BYTES)
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -7,6 +7,7 @@ from typing import NoReturn
 import typer
 
 from pmeta.codegen import cli_errors
+from pmeta.codegen.errors import EXIT_CODES
 from pmeta.trainer.commands.attention import attention
 from pmeta.trainer.commands.compare import compare
 from pmeta.trainer.commands.datasets import datasets
@@ -17,6 +18,7 @@ from pmeta.trainer.commands.train import train
 
 app = typer.Typer(
     help="Meta-train networks that learn on microcontrollers.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -18,9 +18,11 @@ NAMED = ("data", "network")  # tables whose keys depend on their `name`
 
 
 def config_path(path: Path) -> Path:
-    """`path`, or the shipped configuration of that name where there is no such file."""
-    shipped = CONFIGS / path
-    return shipped if not path.exists() and not path.is_absolute() and shipped.exists() else path
+    """`path`, or the shipped configuration of that name, with or without its .toml, where there is no such file."""
+    if path.exists() or path.is_absolute():
+        return path
+    shipped = (CONFIGS / path, CONFIGS / f"{path}.toml")
+    return next((candidate for candidate in shipped if candidate.exists()), path)
 
 
 def read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
@@ -68,6 +70,10 @@ def _extended(name: Any, by: Path) -> Path | None:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_file(path, MAX_FILE_BYTES).decode())
+    except FileNotFoundError as error:
+        shipped = sorted(f"{entry.name}/" if entry.is_dir() else entry.stem for entry in CONFIGS.iterdir())
+        todo = f"check the path; shipped are {', '.join(shipped)}"
+        raise ConfigError("is neither a file nor a shipped configuration", str(path), todo) from error
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", str(path), "check the path") from error
     except RecursionError as error:

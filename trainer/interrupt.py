@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the current iteration to end, so that what is saved is whole."""
+"""Ctrl-C, or SIGTERM, that waits for the current iteration to end, so that what is saved is whole."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # schedulers and containers end a process by the second
+
 
 class DeferredInterrupt:
-    """While active, the first Ctrl-C only sets `requested`; a second one interrupts at once.
+    """While active, the first of `SIGNALS` only sets `requested`; a second one raises KeyboardInterrupt at once.
 
     Only the main thread may use it: only there do signals arrive.
     """
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> DeferredInterrupt:
-        self._previous = signal.signal(signal.SIGINT, self._on_signal)
+        self._previous = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
         self.requested = True
-        signal.signal(signal.SIGINT, self._previous)

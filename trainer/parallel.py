@@ -9,9 +9,12 @@ from __future__ import annotations
 import copyreg
 import multiprocessing
 import os
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -51,7 +54,8 @@ def in_processes(
         waiting: deque[Future[Result]] = deque()
         try:
             for part in parts:
-                waiting.append(executor.submit(_run, part))
+                with without_ctrl_c():  # a worker starts when there is work for it
+                    waiting.append(executor.submit(_run, part))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -59,6 +63,19 @@ def in_processes(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+@contextmanager
+def without_ctrl_c() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C, which a terminal sends to them too: they end when this one does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _prepared(set_up: Callable[..., Callable[[Part], Result]], arguments: tuple[Any, ...]) -> Callable[[Part], Result]:

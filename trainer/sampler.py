@@ -56,9 +56,11 @@ class TaskSampler:
         augmentation: AugmentationConfig,
         encoding: InputEncoding,
         device: torch.device,
+        source: str = "the data",
     ) -> None:
+        """source: what errors call `data`."""
         self._task, self._encoding = task, encoding
-        self._drawer = TaskDrawer(data, task.ways, task.shots, task.queries, task.same_family)
+        self._drawer = TaskDrawer(data, task.ways, task.shots, task.queries, task.same_family, source)
         self._augmentation = Augmentation(augmentation, data.shape, device)
         self._device, self._samples = device, data.samples
         small = device.type == "cuda" and data.samples.nbytes <= KEPT_ON_GPU

@@ -12,9 +12,14 @@ from pmeta.trainer.datasets.base import ClassSamples
 from pmeta.trainer.datasets.episodes import TaskDrawer, episode
 
 
-def fixed_tasks(data: ClassSamples, ways: int, shots: int, queries: int, count: int, seed: int) -> FixedTasks:
-    """`count` tasks drawn from `data`; task i depends on `seed` and i alone, so a longer list extends a shorter one."""
-    return FixedTasks(TaskDrawer(data, ways, shots, queries), seed, range(count))
+def fixed_tasks(
+    data: ClassSamples, ways: int, shots: int, queries: int, count: int, seed: int, source: str = "the data"
+) -> FixedTasks:
+    """`count` tasks drawn from `data`; task i depends on `seed` and i alone, so a longer list extends a shorter one.
+
+    source: what errors call `data`.
+    """
+    return FixedTasks(TaskDrawer(data, ways, shots, queries, source=source), seed, range(count))
 
 
 class FixedTasks(Sequence[Task]):

@@ -49,7 +49,8 @@ class Progress:
     @property
     def note(self) -> str:
         """What a progress bar says beside the count."""
-        text = f"loss {self.report.loss:.3f}"
+        loss = self.report.loss
+        text = f"loss {loss:.3f}" if loss < 1000 else f"loss {loss:.2e}"
         if self.validation is not None:
             text += f", validation {100 * self.validation.after:.1f} % (best {100 * self.best:.1f} %)"
         return text
@@ -72,13 +73,18 @@ class Training:
         self._share = processes.share(config.training.tasks_per_batch)
         self._encoding = input_encoding(config.input, train)
         self._learner = MetaLearner(config, train.shape, device, self._encoding, processes)
-        self._sampler = TaskSampler(train, config.task, config.augmentation, self._encoding, device)
+        name = config.data.name
+        self._sampler = TaskSampler(
+            train, config.task, config.augmentation, self._encoding, device, f"{name}'s train split"
+        )
         task = config.task
         self._validation_tasks = fixed_tasks(
-            validation, task.ways, task.shots, task.queries, config.training.validation_tasks, VALIDATION_SEED
-        )
+            validation, task.ways, task.shots, task.queries, config.training.validation_tasks, VALIDATION_SEED,
+            f"{name}'s val split",
+        )  # fmt: skip
         self._data_hashes = {"train": data_hash(train), "validation": data_hash(validation)}
         self._iteration = 0
+        self._saved: int | None = None
         self._validation: Evaluation | None = None
         self._best: dict[str, Any] = {"accuracy": -1.0}
 
@@ -96,7 +102,8 @@ class Training:
     def finish(self, show: Callable[[Progress], None] | None = None) -> None:
         """Train to the configured end.
 
-        Ctrl-C ends the run after the current iteration: a checkpoint is written, then KeyboardInterrupt raised.
+        Ctrl-C or SIGTERM ends the run after the current iteration: a checkpoint is written, then KeyboardInterrupt
+        raised. A second one raises it at once: `saved` tells what the checkpoint holds.
         """
         training = self.config.training
         with (
@@ -177,6 +184,7 @@ class Training:
                 "best": self._best,
             },
         )
+        self._saved = self._iteration
 
     def resume(self) -> None:
         """Continue from the run directory's checkpoint; refuses one of another configuration or data set."""
@@ -195,11 +203,17 @@ class Training:
             self._learner.load_state(content["learner"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise DataError("is damaged", where, "start the training again") from error
+        self._saved = self._iteration
 
     @property
     def iteration(self) -> int:
         """Finished iterations."""
         return self._iteration
+
+    @property
+    def saved(self) -> int | None:
+        """Finished iterations of the checkpoint that this run wrote last, or went on from; None: there is none."""
+        return self._saved
 
     def best_model(self) -> Model:
         """The meta-parameters that validated best, as a model for the device; raises ConfigError as `to_model` does."""
@@ -290,5 +304,5 @@ def _own_version() -> str:
 def _diverged(iteration: int) -> ConfigError:
     return ConfigError(
         "the query loss is no longer finite", f"iteration {iteration + 1}",
-        "lower training.learning_rate or method.alpha, or set training.clip_norm",
+        "lower training.learning_rate or method.alpha; bring float samples to about -1 to 1",
     )  # fmt: skip

@@ -83,10 +83,11 @@ def fitted(plan: Plan, limit: Limit | None, allow: frozenset[Loss], on_progress:
     if found is not None:
         smaller = _tightest(search.model_of(found))
         return Fitted(smaller, (*_time(smaller), *search.sentences(found)), need - limit.need(smaller))
-    what = f"needs {need:,} bytes of RAM, {need - limit.bytes:,} more than the {limit.bytes:,} there are"
+    least = min(need, limit.need(slower))
+    what = f"needs {least:,} bytes of RAM, {least - limit.bytes:,} more than the {limit.bytes:,} there are"
     if allow:
         what += f", whatever --allow {','.join(loss for loss in LOSSES if loss in allow)} permits"
-    streamed = limit.count(plan, STREAMED)
+    streamed = limit.count(slower, STREAMED)
     if streamed <= limit.bytes:
         raise FitError(what, limit.where, f"--support stream needs {streamed:,} bytes; or keep fewer samples")
     raise FitError(what, limit.where, search.advice())

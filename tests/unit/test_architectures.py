@@ -35,6 +35,12 @@ def pretrained(input_shape, ways):
 
 def normalized(input_shape, ways):
     return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, ways))
+
+def raises(input_shape, ways):
+    return {}["x"]
+
+def without_parameters():
+    return nn.Flatten()
 """
 
 
@@ -149,6 +155,8 @@ def test_a_module_of_the_user() -> None:
         ("own_network:pretrained", r"gives outputs of shape \(40,\), a task has 3 classes"),
         ("own_network:normalized", "module '1': batch_norm is not supported; use GroupNorm"),
         ("own_network:nothing", "'network.module' cannot be imported"),
+        ("own_network:raises", r"own_network:raises: raises KeyError: 'x' \(own_network\.py, line \d+\); correct it"),
+        ("own_network:without_parameters", r"raises TypeError: .*takes 0 positional arguments but 2 were given"),
         ("no_network_of_mine:build", "'network.module' cannot be imported .*; put no_network_of_mine.py on"),
     ],
 )

@@ -92,7 +92,7 @@ def test_every_class_gets_every_label() -> None:
 
 def test_episode_that_cannot_be_drawn_is_refused() -> None:
     data = numbered([5, 5])
-    with pytest.raises(DataError, match=r"a task needs 3 classes with 1 . 1 samples each, there are 2"):
+    with pytest.raises(DataError, match=r"the data: a task needs 3 classes with 1 . 1 samples each, there are 2 among"):
         sample_episode(data, 3, 1, 1, np.random.default_rng(0))
     with pytest.raises(DataError, match=r"a task needs 2 classes with 3 . 3 samples each, there are 0"):
         sample_episode(data, 2, 3, 3, np.random.default_rng(0))

@@ -45,6 +45,18 @@ def test_options_that_put_trained_classes_to_the_test_are_refused(tmp_path: Path
         draw(model, mine, ON_ALL)
 
 
+def test_data_that_grew_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = samples(tmp_path / "mine.npz", 0)
+    model = model_of(mine)
+    assert draw(model, mine, None) == 3 and capsys.readouterr().err == ""
+    samples(mine, 0, "abcdefghiz")  # a class has another name: it still tests
+    assert draw(model, mine, None) == 3 and capsys.readouterr().err == ""
+    pictures = np.random.default_rng(0).integers(0, 256, (44, 8, 8), np.uint8)
+    np.savez(mine, images=pictures, labels=np.repeat(np.arange(11), 4), class_names=np.array(list("Abcdefghijk")))
+    assert draw(model, mine, None) == 3
+    assert capsys.readouterr().err.startswith("note: these are not, or no longer, the data of the training; ")
+
+
 def test_other_data_of_the_same_kind_are_tested_as_asked(tmp_path: Path) -> None:
     model, other = model_of(samples(tmp_path / "mine.npz", 0)), samples(tmp_path / "other.npz", 1)
     assert draw(model, other, ON_ALL) == 3

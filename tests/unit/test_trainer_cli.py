@@ -111,9 +111,18 @@ def test_tasks_need_no_torch(tmp_path: Path) -> None:
     assert len(tasks) == 2 and tasks[0].support_x.shape == (5, 1, 28, 28) and tasks[0].query_x.shape[0] == 75
 
 
+def test_tasks_for_a_model(tmp_path: Path) -> None:
+    """Its data set, ways and shots; other data in its shape."""
+    shipped, out = Path(__file__).parents[2] / "models" / "icons-4conv-5way.onnx", tmp_path / "t.npz"
+    for more, queries in (((), 5), (("--data", "emoji", "--shots", "3"), 2)):
+        result = pmeta_train("tasks", "--model", shipped, "--queries", queries, "--out", out, *more, without_torch=True)
+        assert result.returncode == 0, result.stderr
+        assert load_tasks(out)[0].support_x.shape == (5 * (3 if more else 5), 1, 28, 28)
+
+
 def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:
     line = one_line_of(pmeta_train("train", "icons-quick.toml", "--out", tmp_path / "m.onnx", without_torch=True), 7)
-    assert "pip install 'pmeta-toolchain[train]'" in line
+    assert "run: pip install torch" in line
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
@@ -121,7 +130,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[training]\niteratons = 3")
     out = ("--out", tmp_path / "m.onnx")
     assert "did you mean" in one_line_of(pmeta_train("train", tmp_path / "bad.toml", *out), 3)
-    assert "cannot be read" in one_line_of(pmeta_train("train", tmp_path / "no.toml", *out), 3)
+    assert "is neither a file nor" in one_line_of(pmeta_train("train", tmp_path / "no.toml", *out), 3)
     assert "cannot be read" in one_line_of(pmeta_train("evaluate", tmp_path / "no.onnx"), 4)
     (tmp_path / "text.onnx").write_text("no model")
     assert "not an ONNX file" in one_line_of(pmeta_train("evaluate", tmp_path / "text.onnx"), 4)

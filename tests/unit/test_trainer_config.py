@@ -99,5 +99,5 @@ def test_a_device_is_not_read() -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"nowhere\.toml: is neither a file nor a shipped"):
         load_config(tmp_path / "nowhere.toml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +27,7 @@ from pmeta.trainer.distributed import Processes, together  # noqa: E402
 from pmeta.trainer.evaluation import evaluate  # noqa: E402
 from pmeta.trainer.meta_learner import MetaLearner  # noqa: E402
 from pmeta.trainer.objective import TaskBatch, meta_gradient, task_loss  # noqa: E402
+from pmeta.trainer.parallel import in_processes  # noqa: E402
 from pmeta.trainer.sampler import TaskSampler  # noqa: E402
 from pmeta.trainer.tasks import fixed_tasks  # noqa: E402
 from pmeta.trainer.training import Training  # noqa: E402
@@ -263,6 +265,16 @@ def test_a_data_set_in_a_file_is_never_copied_whole(tmp_path: Path) -> None:
     one, other = (sampler.gather(sampler.draw(1, 0, 2)) for sampler in samplers)
     for mine, theirs in zip(one.tensors(), other.tensors(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def _handler_of_ctrl_c() -> Callable[[int], str]:
+    return lambda _: str(signal.getsignal(signal.SIGINT))
+
+
+def test_workers_leave_ctrl_c_to_the_process_that_started_them() -> None:
+    here = signal.getsignal(signal.SIGINT)
+    assert set(in_processes(_handler_of_ctrl_c, (), range(4), 2)) == {str(signal.SIG_IGN)}
+    assert signal.getsignal(signal.SIGINT) == here
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 from pmeta.codegen.errors import ConfigError, DataError, PmetaError  # noqa: E402
 from pmeta.codegen.modelfile import load_model, save_model  # noqa: E402
+from pmeta.trainer.commands.train import stopped  # noqa: E402
 from pmeta.trainer.config import Config, config_from_dict  # noqa: E402
 from pmeta.trainer.datasets.base import ClassSamples  # noqa: E402
 from pmeta.trainer.evaluation import evaluate, task_batch  # noqa: E402
@@ -105,17 +106,46 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, crash: int) -> 
         assert torch.equal(mine, theirs)
 
 
-def test_ctrl_c_saves_the_finished_iteration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupt_saves_the_finished_iteration(number: signal.Signals, tmp_path: Path) -> None:
     def press(progress: Any) -> None:
         if progress.iteration == 1:
+            os.kill(os.getpid(), number)
+
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    run = training(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run.run(press)
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert stopped(run).startswith(f"stopped after iteration {run.iteration}, saved in {tmp_path}")
+    resumed = training(tmp_path)
+    resumed.resume()
+    assert resumed.iteration == run.iteration in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        (1, "stopped at once, in iteration 2: nothing is saved"),
+        (4, "stopped at once, in iteration 5; iteration 3 is saved in "),
+    ],
+)
+def test_a_second_interrupt_stops_at_once_and_says_what_is_saved(at: int, said: str, tmp_path: Path) -> None:
+    def press_twice(progress: Any) -> None:
+        if progress.iteration == at:
+            os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGINT)
 
     run = training(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        run.run(press)
-    resumed = training(tmp_path)
-    resumed.resume()
-    assert resumed.iteration == run.iteration in (1, 2)
+        run.run(press_twice)
+    assert stopped(run).startswith(said)
+    assert run.checkpoint_path.exists() == ("nothing" not in said)
+
+
+def test_resuming_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"checkpoint\.pt: there is no checkpoint; start without --resume"):
+        training(tmp_path).resume()
 
 
 @pytest.mark.parametrize(
@@ -157,8 +187,9 @@ def test_resume_refuses_what_does_not_belong(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"garbage")
     with pytest.raises(DataError, match="is not a checkpoint"):
         training(tmp_path).resume()
+    (tmp_path / "folder" / "checkpoint.pt").mkdir(parents=True)
     with pytest.raises(DataError, match="cannot be read"):
-        training(tmp_path / "empty").resume()
+        training(tmp_path / "folder").resume()
 
 
 def test_a_checkpoint_of_before_a_setting_existed_is_resumed(tmp_path: Path) -> None:

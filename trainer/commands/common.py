@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,7 +47,11 @@ SplitOption = Annotated[SplitName, typer.Option(help="Part of the data set to dr
 PathOption = Annotated[Path | None, typer.Option(help="File or folder of the data; default: see pmeta-train datasets.")]
 DataOptions = Annotated[
     list[str] | None,
-    typer.Option("--option", metavar="KEY=VALUE", help="An option of the data set, as [data] has it; repeatable."),
+    typer.Option(
+        "--option",
+        metavar="KEY=VALUE",
+        help="An option of the data set, as a table \\[data] has it; repeatable.",
+    ),
 ]
 
 
@@ -57,9 +62,7 @@ def torch_device(choice: Device) -> torch.device:
     try:
         import torch
     except ImportError as error:
-        raise BuildError(
-            "PyTorch is not installed", "pmeta-train", "run: pip install 'pmeta-toolchain[train]'"
-        ) from error
+        raise BuildError("PyTorch is not installed", "pmeta-train", "run: pip install torch") from error
     available = torch.cuda.is_available()
     if choice is Device.CUDA and not available:
         raise ConfigError("no CUDA GPU is available", "--device", "use --device cpu")
@@ -72,6 +75,12 @@ def torch_device(choice: Device) -> torch.device:
     gpu = int(os.environ.get("LOCAL_RANK", "0"))  # torchrun numbers the processes of a machine
     torch.cuda.set_device(gpu)
     return torch.device("cuda", gpu)
+
+
+def data_options(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Which data set, with which options, a model's record says that it was trained on; the first models had icons."""
+    options: dict[str, Any] = record.get("config", {}).get("data", {"name": "icons"})
+    return options
 
 
 def data_set(

@@ -76,7 +76,7 @@ def compare(
     """
     for package in ("torch", "matplotlib"):
         if importlib.util.find_spec(package) is None:
-            raise BuildError(f"{package} is not installed", "pmeta-train", "run: pip install 'pmeta-toolchain[train]'")
+            raise BuildError(f"{package} is not installed", "pmeta-train", f"run: pip install {package}")
     _check_folder(out, "--out")
     _check_folder(runs, "--runs")
     entries = entries_of(configurations, runs, _seeds(seeds), iterations, path)

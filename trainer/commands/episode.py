@@ -11,6 +11,8 @@ from pmeta.codegen.errors import BuildError
 from pmeta.codegen.files import replacement
 from pmeta.trainer.commands.common import DataOptions, PathOption, SplitName, SplitOption, console, data_set
 
+QUERIES = 5  # per class, where there are so many
+
 
 def episode(
     out: Annotated[Path, typer.Option(help="The PNG file to write.")],
@@ -25,15 +27,17 @@ def episode(
     """Draw a task of a data set as a picture: what is learned from, and what is asked."""
     import numpy as np
 
-    from pmeta.trainer.datasets.episodes import sample_episode
+    from pmeta.trainer.datasets.episodes import most_queries, sample_episode
 
     try:
         from pmeta.trainer.datasets.picture import draw_episode
     except ImportError as error:
-        todo = "run: pip install 'pmeta-toolchain[train]'"
+        todo = "run: pip install pillow"
         raise BuildError("Pillow is not installed", "pmeta-train episode", todo) from error
     source = data_set(data, path, option)
-    drawn = sample_episode(source.load(split.value), ways, shots, 5, np.random.default_rng(seed))
+    samples, part = source.load(split.value), f"{data}'s {split.value} split"
+    queries = most_queries(samples, ways, shots, QUERIES, part)
+    drawn = sample_episode(samples, ways, shots, queries, np.random.default_rng(seed), part)
     picture = draw_episode(drawn, background=source.background)
     with replacement(out) as temporary:
         picture.save(temporary, format="PNG", optimize=True)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +21,8 @@ from pmeta.trainer.commands.common import (
     PathOption,
     SplitName,
     SplitOption,
+    console,
+    data_options,
     data_set,
     progress_bar,
     torch_device,
@@ -140,18 +142,36 @@ def test_tasks(
     from pmeta.trainer.datasets.registry import DATASETS
     from pmeta.trainer.tasks import fixed_tasks
 
-    trained_on: dict[str, Any] = model.record.get("config", {}).get("data", {"name": "icons"})
+    trained_on = data_options(model.record)
     name = data or trained_on["name"]
     source = data_set(name, path, option, trained_on if name == trained_on["name"] else None)
     loaded = source.load(split.value)
     if name == trained_on["name"] and split is not SplitName.TRAIN:
-        refuse_trained_classes(model, source, loaded.class_names, data_set(name, source.path, None, trained_on))
+        as_trained = data_set(name, source.path, None, trained_on)
+        refuse_trained_classes(model, source, loaded.class_names, as_trained)
+        note_changed_data(model, as_trained)
     samples = fitted(loaded, source, model.inner.graph.input_shape, DATASETS.get(trained_on["name"]))
     if samples.fixed_order and ways < model.ways:
         what = f"of {name}, where an output means the same class in every task, no class can be left out"
         raise ConfigError(what, f"--ways {ways}", "leave out --ways")
-    queries = queries or most_queries(samples, ways, shots, QUERIES)
-    return name, fixed_tasks(samples, ways, shots, queries, count, seed)
+    part = f"{name}'s {split.value} split"
+    queries = queries or most_queries(samples, ways, shots, QUERIES, part)
+    return name, fixed_tasks(samples, ways, shots, queries, count, seed, part)
+
+
+def note_changed_data(model: Trained, as_trained: Dataset) -> None:
+    """Says so where classes are divided by shares, and are no longer those of the training: tests may be on them."""
+    from pmeta.trainer.datasets.hashing import data_hash
+
+    if "shares" not in as_trained.split_options:
+        return
+    try:
+        changed = data_hash(as_trained.load("train")) != model.record.get("data_sha256")
+    except DataError:  # not at hand, as where only the test set is
+        return
+    if changed:
+        what = "note: these are not, or no longer, the data of the training; if they grew, it may know some classes"
+        console.print(what, markup=False, soft_wrap=True)
 
 
 def refuse_trained_classes(model: Trained, source: Dataset, classes: Sequence[str], as_trained: Dataset) -> None:

@@ -110,10 +110,15 @@ def run(training: Training) -> None:
                 training.finish(show)
         except KeyboardInterrupt:
             progress.stop()
-            console.print(
-                f"stopped after iteration {training.iteration}, saved in {training.checkpoint_path}: "
-                "run the same command with --resume to continue",
-                markup=False,
-                soft_wrap=True,
-            )
+            console.print(stopped(training), markup=False, soft_wrap=True)
             raise
+
+
+def stopped(training: Training) -> str:
+    """What is saved of a training that was interrupted, and how to go on."""
+    if training.saved is None:
+        return f"stopped at once, in iteration {training.iteration + 1}: nothing is saved"
+    where = f"saved in {training.checkpoint_path}: run the same command with --resume to continue"
+    if training.saved == training.iteration:
+        return f"stopped after iteration {training.iteration}, {where}"
+    return f"stopped at once, in iteration {training.iteration + 1}; iteration {training.saved} is {where}"

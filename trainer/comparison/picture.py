@@ -108,6 +108,8 @@ def _panel(axes: Axes, group: Group, points: Sequence[Point]) -> None:
     axes.set_xlabel("peak memory in the paper's accounting, kB")
     axes.set_xlim(0, 1.3 * max(max(point.place[0] for point in points), *bounds))
     axes.margins(y=0.12)
+    low, high = axes.get_ylim()  # two seeds can have an interval far beyond
+    axes.set_ylim(max(low, -3), min(high, 103))
 
 
 def _labels(axes: Axes, points: Sequence[Point]) -> None:

@@ -65,6 +65,7 @@ class TaskDrawer:
     shots: int
     queries: int
     same_family: float = 0.0  # share of the tasks whose classes are all of one family
+    source: str = "the data"  # what errors call them
 
     def __post_init__(self) -> None:
         if min(self.ways, self.shots, self.queries) < 1:
@@ -73,12 +74,12 @@ class TaskDrawer:
         if not self._pools:
             needed = f"{self.ways} classes with {self.shots} + {self.queries} samples each"
             most = max((len(pool) for pool in self._usable), default=0)
-            raise DataError(
-                f"a task needs {needed}, there are {most}", "episode", "ask for fewer ways, shots or queries"
-            )
+            what = f"a task needs {needed}, there are {most} among {self.data.num_classes}"
+            todo = "ask for fewer ways, shots or queries, or give it more classes (of your own data: option shares)"
+            raise DataError(what, self.source, todo)
         if self.same_family and not self._families:
             what = f"no family has {self.ways} classes with enough samples" if self.data.families else "has no families"
-            raise DataError(what, "the data set", "set task.same_family = 0, or lower task.ways")
+            raise DataError(what, self.source, "set task.same_family = 0, or lower task.ways")
 
     @cached_property
     def _members(self) -> list[tuple[Indices, Indices]]:
@@ -143,12 +144,12 @@ def _grouped(labels: Sequence[int], group_of: Sequence[int]) -> list[Indices]:
     return [np.array(list(group), np.int64) for _, group in by_group]
 
 
-def most_queries(data: ClassSamples, ways: int, shots: int, at_most: int) -> int:
+def most_queries(data: ClassSamples, ways: int, shots: int, at_most: int, source: str = "the data") -> int:
     """`at_most` query samples per class; where no task has so many, the most that leave all classes in.
 
     Raises DataError if there is no task of one query sample per class.
     """
-    classes = TaskDrawer(data, ways, shots, 1).num_classes
+    classes = TaskDrawer(data, ways, shots, 1, source=source).num_classes
     for queries in range(at_most, 1, -1):
         try:
             drawer = TaskDrawer(data, ways, shots, queries)
@@ -159,9 +160,11 @@ def most_queries(data: ClassSamples, ways: int, shots: int, at_most: int) -> int
     return 1
 
 
-def sample_episode(data: ClassSamples, ways: int, shots: int, queries: int, rng: np.random.Generator) -> Episode:
+def sample_episode(
+    data: ClassSamples, ways: int, shots: int, queries: int, rng: np.random.Generator, source: str = "the data"
+) -> Episode:
     """Draws one episode; see TaskDrawer."""
-    return episode(TaskDrawer(data, ways, shots, queries), rng)
+    return episode(TaskDrawer(data, ways, shots, queries, source=source), rng)
 
 
 def episode(drawer: TaskDrawer, rng: np.random.Generator) -> Episode:

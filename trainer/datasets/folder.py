@@ -24,7 +24,7 @@ class Folder(Dataset):
 
     name: ClassVar[str] = "folder"
     title: ClassVar[str] = "your own pictures: one folder per class"
-    how_to_get: ClassVar[str] = "put pictures into PATH/CLASS/ or PATH/train/CLASS/, and give PATH as its path"
+    how_to_get: ClassVar[str] = "put pictures into PATH/CLASS/ or PATH/train/CLASS/, and give --path PATH or data.path"
     licence: ClassVar[str] = "your own"
     split_options: ClassVar[tuple[str, ...]] = ("shares",)
 

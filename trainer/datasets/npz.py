@@ -35,7 +35,7 @@ class Npz(Dataset):
 
     name: ClassVar[str] = "npz"
     title: ClassVar[str] = "your own samples: images and labels in an .npz file"
-    how_to_get: ClassVar[str] = "write it with numpy.savez(path, images=..., labels=...) and give its path"
+    how_to_get: ClassVar[str] = "write numpy.savez(PATH, images=..., labels=...), and give --path PATH or data.path"
     licence: ClassVar[str] = "your own"
     split_options: ClassVar[tuple[str, ...]] = ("shares",)
 
