@@ -148,6 +148,8 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     shipped = Path(__file__).parents[2] / "models" / "icons-4conv-5way.onnx"
     assert "use --data" in one_line_of(pmeta_train("evaluate", shipped, "--option", "name=emoji"), 3)
     assert "is no file" in one_line_of(pmeta_train("train", "icons-quick.toml", "--out", tmp_path), 3)
+    nowhere = ("--out", tmp_path / "no" / "a.png")
+    assert "its folder does not exist" in one_line_of(pmeta_train("attention", shipped, *nowhere), 3)
 
 
 def test_evaluate_asks_for_as_many_queries_as_there_are(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pmeta.trainer.commands.common import (
     PathOption,
     SplitName,
     SplitOption,
+    check_file,
     console,
     progress_bar,
     torch_device,
@@ -44,6 +45,8 @@ def attention(
     from pmeta.trainer.channel_statistics import channel_statistics
     from pmeta.trainer.trained import load_trained
 
+    if out is not None:
+        check_file(out)
     loaded = load_trained(model, torch_on)
     name, drawn = test_tasks(loaded, data, path, option, split, loaded.ways, shots or loaded.shots, 1, tasks, seed)
     with progress_bar() as progress:

@@ -77,6 +77,14 @@ def torch_device(choice: Device) -> torch.device:
     return torch.device("cuda", gpu)
 
 
+def check_file(out: Path) -> None:
+    """Raises ConfigError where no file can be written: before the work, not after."""
+    if not out.parent.is_dir():
+        raise ConfigError("its folder does not exist", str(out), "create it, or choose another --out")
+    if out.exists() and not out.is_file():
+        raise ConfigError("is no file", str(out), "choose another --out")
+
+
 def data_options(record: Mapping[str, Any]) -> dict[str, Any]:
     """Which data set, with which options, a model's record says that it was trained on; the first models had icons."""
     options: dict[str, Any] = record.get("config", {}).get("data", {"name": "icons"})

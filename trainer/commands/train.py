@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pmeta.codegen.errors import ConfigError
-from pmeta.trainer.commands.common import Device, DeviceOption, console, progress_bar, torch_device
+from pmeta.trainer.commands.common import Device, DeviceOption, check_file, console, progress_bar, torch_device
 from pmeta.trainer.config import Config, config_from_dict, load_config
 from pmeta.trainer.config_file import config_path
 
@@ -45,10 +45,7 @@ def train(
     from pmeta.trainer.export import check_exportable
     from pmeta.trainer.trained import SUFFIX
 
-    if not out.parent.is_dir():
-        raise ConfigError("its folder does not exist", str(out), "create it, or choose another --out")
-    if out.exists() and not out.is_file():
-        raise ConfigError("is no file", str(out), "choose another --out")
+    check_file(out)
     settings = _with_overrides(load_config(config_path(config)), iterations, seed, path)
     if out.suffix != SUFFIX:
         check_exportable(settings)
