@@ -93,7 +93,7 @@ def gen(
     support_task: Annotated[
         Path | None, typer.Option(help="Task file whose first support set goes to flash.", rich_help_panel=SUPPORT)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest instead of the summary.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the manifest, and no summary.")] = False,
 ) -> None:
     """Generate firmware that adapts MODEL on a board: forward, backward and update in one static arena."""
     own = _own_adaptation(update, alpha, steps, loss, head, ways, outputs, uint8_scale, uint8_offset)
@@ -103,6 +103,7 @@ def gen(
     write_project(project, out)
     if as_json:
         answer = {"out": str(out), "given_up": project.fitted.given_up, "saved_bytes": project.fitted.saved}
+        answer |= {"slower_bytes": project.fitted.slower}
         print(json.dumps({**answer, "manifest": json.loads(project.manifest.to_json())}, indent=1))
     else:
         _print_summary(project, out)
@@ -173,6 +174,9 @@ def _print_summary(project: Project, out: Path) -> None:
     if project.fitted.given_up:
         given_up = "; ".join(project.fitted.given_up)
         console.print(f"Given up  {given_up}; that saves {project.fitted.saved:,} B", markup=False, highlight=False)
+    if project.fitted.slower is not None:
+        less = f"{project.fitted.slower:,} B of RAM would do, in more time and without losing a bit"
+        console.print(f"Less      {less} (--ram {project.fitted.slower})", markup=False, highlight=False)
     console.print(f"Project   {out}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report    {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
     console.print(

@@ -68,14 +68,17 @@ class Fitted:
     plan: Plan
     given_up: tuple[str, ...] = ()  # sentences; empty where nothing was
     saved: int = 0  # bytes
+    slower: int | None = None  # bytes that a plan with the same bits would need, in more time; None: no less
 
 
 def fitted(plan: Plan, limit: Limit | None, allow: frozenset[Loss], on_progress: OnProgress = nobody_watches) -> Fitted:
     """`plan`, or that of what is left of its model where only that fits; raises FitError."""
-    if limit is None or limit.need(plan) <= limit.bytes:
+    if limit is None:
         return Fitted(plan)
     need = limit.need(plan)
     slower = _tightest(plan.model) if _attends(plan.model) else plan
+    if need <= limit.bytes:
+        return Fitted(plan, slower=limit.need(slower) if limit.need(slower) < need else None)
     if limit.need(slower) <= limit.bytes:
         return Fitted(slower, tuple(_time(slower)), need - limit.need(slower))
     search = _Search(plan.model, limit, on_progress)

@@ -177,3 +177,14 @@ def test_what_is_no_size(text: str) -> None:
 def test_wrong_options(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MemoryOptions(**fields)  # type: ignore[arg-type]
+
+
+def test_what_more_time_would_save_is_said() -> None:
+    attended = random_4conv(1, width=8, steps=2)
+    need = library_ram(attended)
+    there = within(attended, need)
+    least = ram_model(within(attended, need - 1).plan)
+    assert (there.given_up, there.slower) == ((), least)
+    assert within(attended, least).slower is None and within(model(), library_ram(model())).slower is None
+    with pytest.raises(FitError, match=rf"needs {least:,} bytes of RAM, 1 more than the {least - 1:,} there are"):
+        within(attended, least - 1)
