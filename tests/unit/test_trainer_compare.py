@@ -208,7 +208,7 @@ def test_figures_that_cannot_be_stored_are_no_traceback(tmp_path: Path) -> None:
 
 def test_mistakes_say_what_to_do(tmp_path: Path) -> None:
     config = write_config(tmp_path / "maml.toml", "maml")
-    assert "cannot be read" in error_of(tmp_path / "no.toml")
+    assert "is neither a file nor a shipped" in error_of(tmp_path / "no.toml")
     assert "is no list of numbers" in error_of(config, "--seeds", "1;2")
     assert "names a seed twice" in error_of(config, "--seeds", "1,1")
     assert "did you mean" in error_of(config, "--cross", "omniglott")
