@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import pytest
 
 from pmeta.codegen.errors import ConfigError
 from pmeta.trainer.commands.common import SplitName
-from pmeta.trainer.commands.evaluate import test_tasks as tasks_of
+from pmeta.trainer.commands.model_tasks import TrainedFor
+from pmeta.trainer.commands.model_tasks import test_tasks as tasks_of
 from pmeta.trainer.datasets.hashing import data_hash
 from pmeta.trainer.datasets.npz import Npz
 
@@ -29,7 +29,7 @@ def samples(path: Path, seed: int, names: str = "abcdefghij") -> Path:
 
 def model_of(path: Path) -> Any:
     record = {"config": {"data": {"name": "npz"}}, "data_sha256": data_hash(Npz(path).load("train"))}
-    return SimpleNamespace(record=record, ways=2, inner=SimpleNamespace(graph=SimpleNamespace(input_shape=(1, 8, 8))))
+    return TrainedFor(record, ways=2, shots=1, input_shape=(1, 8, 8))
 
 
 def draw(model: Any, path: Path, options: list[str] | None, split: SplitName = SplitName.TEST) -> int:

@@ -118,6 +118,8 @@ def test_tasks_for_a_model(tmp_path: Path) -> None:
         result = pmeta_train("tasks", "--model", shipped, "--queries", queries, "--out", out, *more, without_torch=True)
         assert result.returncode == 0, result.stderr
         assert load_tasks(out)[0].support_x.shape == (5 * (3 if more else 5), 1, 28, 28)
+    line = one_line_of(pmeta_train("tasks", "--model", shipped, "--ways", "7", "--out", out), 3)
+    assert "the model tells 5 classes apart" in line
 
 
 def test_training_without_torch_says_what_to_install(tmp_path: Path) -> None:

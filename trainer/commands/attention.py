@@ -23,7 +23,8 @@ from pmeta.trainer.commands.common import (
     progress_bar,
     torch_device,
 )
-from pmeta.trainer.commands.evaluate import test_tasks
+from pmeta.trainer.commands.evaluate import trained_for
+from pmeta.trainer.commands.model_tasks import test_tasks
 
 
 def attention(
@@ -48,7 +49,7 @@ def attention(
     if out is not None:
         check_file(out)
     loaded = load_trained(model, torch_on)
-    name, drawn = test_tasks(loaded, data, path, option, split, loaded.ways, shots or loaded.shots, 1, tasks, seed)
+    name, drawn = test_tasks(trained_for(loaded), data, path, option, split, None, shots, 1, tasks, seed)
     with progress_bar() as progress:
         bar = progress.add_task("adapting", total=tasks, note="")
         found = channel_statistics(loaded, drawn, seed, lambda count: progress.advance(bar, count))

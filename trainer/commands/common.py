@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,12 +82,6 @@ def check_file(out: Path) -> None:
         raise ConfigError("its folder does not exist", str(out), "create it, or choose another --out")
     if out.exists() and not out.is_file():
         raise ConfigError("is no file", str(out), "choose another --out")
-
-
-def data_options(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Which data set, with which options, a model's record says that it was trained on; the first models had icons."""
-    options: dict[str, Any] = record.get("config", {}).get("data", {"name": "icons"})
-    return options
 
 
 def data_set(

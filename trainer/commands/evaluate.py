@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmeta.codegen.errors import ConfigError, DataError
+from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.report.text import count_text
 from pmeta.trainer.commands.common import (
     TEST_SEED,
@@ -21,21 +21,17 @@ from pmeta.trainer.commands.common import (
     PathOption,
     SplitName,
     SplitOption,
-    console,
-    data_options,
-    data_set,
     progress_bar,
     torch_device,
 )
+from pmeta.trainer.commands.model_tasks import QUERIES, TrainedFor, test_tasks
 
 if TYPE_CHECKING:
     import torch
 
     from pmeta.codegen.taskfile import Task
-    from pmeta.trainer.datasets.base import Dataset
     from pmeta.trainer.trained import Trained
 
-QUERIES = 15  # per class, unless others are asked for or the data set has fewer
 TASKS_PER_WORKER = 32  # fewer are done before another process has started
 
 
@@ -71,9 +67,7 @@ def evaluate(
     loaded = load_trained(model, torch_on)
     loaded = replace(loaded, sample_batch=sample_batch or loaded.sample_batch)
     ways, shots = ways or loaded.ways, shots or loaded.shots
-    if ways > loaded.ways:
-        raise ConfigError(f"the model tells {loaded.ways} classes apart", f"--ways {ways}", "ask for fewer classes")
-    name, drawn = test_tasks(loaded, data, path, option, split, ways, shots, queries, tasks, seed)
+    name, drawn = test_tasks(trained_for(loaded), data, path, option, split, ways, shots, queries, tasks, seed)
     queries = len(drawn[0].query_y) // ways
     workers = min(all_cores(), -(-tasks // TASKS_PER_WORKER))
     with progress_bar() as progress:
@@ -128,68 +122,9 @@ def measure_deployed(
     ]
 
 
+def trained_for(loaded: Trained) -> TrainedFor:
+    return TrainedFor(loaded.record, loaded.ways, loaded.shots, loaded.inner.graph.input_shape)
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:6.2f} %"
-
-
-def test_tasks(
-    model: Trained, data: str | None, path: Path | None, option: list[str] | None, split: SplitName,
-    ways: int, shots: int, queries: int | None, count: int, seed: int,
-) -> tuple[str, Sequence[Task]]:  # fmt: skip
-    """(name of the data set, tasks in the shape the model takes)."""
-    from pmeta.trainer.datasets.convert import fitted
-    from pmeta.trainer.datasets.episodes import most_queries
-    from pmeta.trainer.datasets.registry import DATASETS
-    from pmeta.trainer.tasks import fixed_tasks
-
-    trained_on = data_options(model.record)
-    name = data or trained_on["name"]
-    source = data_set(name, path, option, trained_on if name == trained_on["name"] else None)
-    loaded = source.load(split.value)
-    if name == trained_on["name"] and split is not SplitName.TRAIN:
-        as_trained = data_set(name, source.path, None, trained_on)
-        refuse_trained_classes(model, source, loaded.class_names, as_trained)
-        note_changed_data(model, as_trained)
-    samples = fitted(loaded, source, model.inner.graph.input_shape, DATASETS.get(trained_on["name"]))
-    if samples.fixed_order and ways < model.ways:
-        what = f"of {name}, where an output means the same class in every task, no class can be left out"
-        raise ConfigError(what, f"--ways {ways}", "leave out --ways")
-    part = f"{name}'s {split.value} split"
-    queries = queries or most_queries(samples, ways, shots, QUERIES, part)
-    return name, fixed_tasks(samples, ways, shots, queries, count, seed, part)
-
-
-def note_changed_data(model: Trained, as_trained: Dataset) -> None:
-    """Says so where classes are divided by shares, and are no longer those of the training: tests may be on them."""
-    from pmeta.trainer.datasets.hashing import data_hash
-
-    if "shares" not in as_trained.split_options:
-        return
-    try:
-        changed = data_hash(as_trained.load("train")) != model.record.get("data_sha256")
-    except DataError:  # not at hand, as where only the test set is
-        return
-    if changed:
-        what = "note: these are not, or no longer, the data of the training; if they grew, it may know some classes"
-        console.print(what, markup=False, soft_wrap=True)
-
-
-def refuse_trained_classes(model: Trained, source: Dataset, classes: Sequence[str], as_trained: Dataset) -> None:
-    """Raises ConfigError where options of `source` put classes to the test that the model was trained on.
-
-    as_trained: `source` with the options of the model's training. Data that are no longer the same are not judged.
-    """
-    from pmeta.trainer.datasets.hashing import data_hash
-
-    changed = [name for name in source.split_options if getattr(source, name) != getattr(as_trained, name)]
-    if not changed:
-        return
-    try:
-        train = as_trained.load("train")
-    except DataError:  # not at hand, as where only the test set is
-        return
-    known = sorted({*classes} & {*train.class_names})
-    if known and data_hash(train) == model.record.get("data_sha256"):
-        others = count_text(len(known) - 1, "other class", "other classes")
-        what = f"tests on '{known[0]}' and {others} that the model was trained on"
-        raise ConfigError(what, f"--option {changed[0]}", "leave it out, or pass --split train")

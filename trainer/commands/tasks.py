@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
 from pathlib import Path
 from typing import Annotated
 
@@ -19,10 +18,10 @@ from pmeta.trainer.commands.common import (
     SplitName,
     SplitOption,
     console,
-    data_options,
     data_set,
 )
-from pmeta.trainer.datasets.registry import DATASETS
+from pmeta.trainer.commands.model_tasks import TrainedFor, test_tasks
+from pmeta.trainer.tasks import fixed_tasks
 
 ICONS, WAYS, SHOTS = "icons", 5, 5  # without a model
 
@@ -47,21 +46,22 @@ def tasks(
     seed: Annotated[int, typer.Option(min=0, help="Which tasks.")] = TEST_SEED,
 ) -> None:
     """Draw tasks from a data set. The same options give the same bytes."""
-    from pmeta.trainer.datasets.convert import fitted
-    from pmeta.trainer.tasks import fixed_tasks
-
-    of_model = load_model(model) if model is not None else None
-    trained_on = data_options(of_model.adaptation.training) if of_model is not None else {"name": ICONS}
-    data = data or trained_on["name"]
-    source = data_set(data, path, option, trained_on if data == trained_on["name"] else None)
-    samples = source.load(split.value)
-    if of_model is not None:
-        samples = fitted(samples, source, of_model.graph.input_shape, DATASETS.get(trained_on["name"]))
-        ways, shots = ways or of_model.adaptation.ways, shots or of_model.adaptation.shots
-    ways, shots = ways or WAYS, shots or SHOTS
-    size = count * ways * (shots + queries) * prod(samples.shape) * samples.samples.itemsize
+    if model is not None:
+        loaded = load_model(model)
+        told = loaded.adaptation
+        model_of = TrainedFor(told.training, told.ways, told.shots, loaded.graph.input_shape)
+        _, drawn = test_tasks(model_of, data, path, option, split, ways, shots, queries, count, seed)
+    else:
+        name = data or ICONS
+        samples = data_set(name, path, option).load(split.value)
+        source = f"{name}'s {split.value} split"
+        drawn = fixed_tasks(samples, ways or WAYS, shots or SHOTS, queries, count, seed, source)
+    first = drawn[0]
+    size = count * (first.support_x.nbytes + first.query_x.nbytes)
     if size > MAX_FILE_BYTES // 2:  # task files are read whole
         what = f"{size >> 20:,} MiB of samples are too many for one file"
         raise DataError(what, str(out), "lower --count, --shots or --queries")
-    save_tasks(fixed_tasks(samples, ways, shots, queries, count, seed, f"{data}'s {split.value} split"), out)
-    console.print(f"{out}: {count_text(count, 'task')}, {ways}-way {shots}-shot", markup=False, soft_wrap=True)
+    save_tasks(drawn, out)
+    classes = len(first.class_names)
+    shape = f"{classes}-way {len(first.support_x) // classes}-shot"
+    console.print(f"{out}: {count_text(count, 'task')}, {shape}", markup=False, soft_wrap=True)
