@@ -22,7 +22,7 @@ from pmeta.trainer.parallel import in_processes
 TASKS_AT_ONCE = {"cpu": 4, "cuda": 50}
 
 Part = Sequence[Task]
-Outcomes = npt.NDArray[np.float64]  # (tasks, 3): accuracy before and after adaptation, query loss after it
+Outcomes = npt.NDArray[np.float64]  # (tasks, 3): accuracy before and after adaptation, in 0..1; query loss after it
 
 
 @dataclass(frozen=True)
@@ -50,22 +50,36 @@ def evaluate(
     advance: Callable[[int], None] | None = None,
     workers: int | None = None,
 ) -> Evaluation:
-    """Adapt to every task and measure. All tasks have the same sizes; `advance` is told how many are done.
+    """Adapt to every task and measure; arguments as of `outcomes`."""
+    before, after, loss = outcomes(inner, meta, tasks, encoding, sample_batch, device, advance, workers).T
+    return Evaluation(len(loss), *mean_and_interval(before), *mean_and_interval(after), float(loss.mean()))
+
+
+def outcomes(
+    inner: InnerLoop,
+    meta: MetaParameters,
+    tasks: Iterable[Task],
+    encoding: InputEncoding,
+    sample_batch: int,
+    device: torch.device,
+    advance: Callable[[int], None] | None = None,
+    workers: int | None = None,
+) -> Outcomes:
+    """Of every task, in order. All tasks have the same sizes; `advance` is told how many are done.
 
     workers: so many processes, on a CPU, of one thread each; the figures do not depend on their number. None: here,
     with the threads that PyTorch has.
     """
     parts = _parts(tasks, TASKS_AT_ONCE[device.type])
     found = []
-    for outcomes in _outcomes(inner, meta, parts, encoding, sample_batch, device, workers):
-        found.append(outcomes)
+    for part in _of_parts(inner, meta, parts, encoding, sample_batch, device, workers):
+        found.append(part)
         if advance is not None:
-            advance(len(outcomes))
-    before, after, loss = np.concatenate(found).T
-    return Evaluation(len(loss), *mean_and_interval(before), *mean_and_interval(after), float(loss.mean()))
+            advance(len(part))
+    return np.concatenate(found)
 
 
-def _outcomes(
+def _of_parts(
     inner: InnerLoop, meta: MetaParameters, parts: Iterator[Part], encoding: InputEncoding, sample_batch: int,
     device: torch.device, workers: int | None,
 ) -> Iterator[Outcomes]:  # fmt: skip

@@ -17,10 +17,11 @@ from pmeta.codegen.errors import ConfigError
 from pmeta.codegen.modelfile import save_model
 from pmeta.trainer.comparison.costs import Costs, PaperCosts
 from pmeta.trainer.comparison.entries import Entry, FinishedModel, checked_model, entries_of
-from pmeta.trainer.comparison.measurement import Accuracy, Figures, Finished, Job, Protocol, Unavailable
+from pmeta.trainer.comparison.measurement import Accuracies, Figures, Finished, Job, Protocol, Unavailable
 from pmeta.trainer.comparison.picture import DPI, PANEL, save_picture, spread, with_costs
+from pmeta.trainer.comparison.statistics import mean_over
 from pmeta.trainer.comparison.store import Store
-from pmeta.trainer.comparison.table import Comparison, comparison, over_seeds
+from pmeta.trainer.comparison.table import Comparison, comparison
 from pmeta.trainer.comparison.text import csv_text, json_value, markdown
 from pmeta.trainer.config import METHODS
 from pmeta.trainer.datasets.base import ClassSamples
@@ -42,13 +43,19 @@ def entry(name: str, seed: int = 1) -> Entry:
     return Entry(name, Path(f"runs/{name}-{seed}/model.onnx"), Icons(), seed)
 
 
+def accuracies(mean: float, spread: float, queries: int) -> Accuracies:
+    """Of two tasks, so far apart that the half-width of the interval is `spread`."""
+    apart = spread / 1.96
+    return Accuracies((mean - apart, mean + apart), queries)
+
+
 def figures(method: str, mean: float, kilobytes: float = 200, shots: int = 1) -> Figures:
-    accuracies = {
-        "icons": Accuracy(mean, 0.01, 15),
-        "emoji": Accuracy(0.5, 0.02, 2),
+    measured = {
+        "icons": accuracies(mean, 0.01, 15),
+        "emoji": accuracies(0.5, 0.02, 2),
         "omniglot": Unavailable("too few classes"),
     }
-    return Figures(method, 5, shots, "icons", accuracies, costs(kilobytes, 150_000))
+    return Figures(method, 5, shots, "icons", measured, costs(kilobytes, 150_000))
 
 
 def example() -> Comparison:
@@ -73,10 +80,65 @@ def test_rows_are_grouped_by_task_and_seeds_are_one_row() -> None:
 
 
 def test_the_interval_over_seeds_has_a_part_for_seeds_and_one_for_tasks() -> None:
-    assert over_seeds([Accuracy(0.6, 0.01, 15)]) == Accuracy(0.6, 0.01, 15)
-    three = over_seeds([Accuracy(0.6, 0.01, 15), Accuracy(0.62, 0.02, 15), Accuracy(0.64, 0.01, 15)])
+    assert mean_over(np.array([[0.6, 0.62]])).interval == pytest.approx(1.96 * 0.01)
+    three = mean_over(np.array([[0.5, 0.7], [0.54, 0.7], [0.6, 0.68]]))
     assert three.mean == pytest.approx(0.62)
-    assert three.interval == pytest.approx(sqrt((4.303 * 0.02) ** 2 / 3 + 0.0002))
+    assert three.interval == pytest.approx(sqrt((4.303 * 0.02) ** 2 / 3 + (1.96 * 0.44 / 3 / 2) ** 2))
+    many = mean_over(np.array([[0.1 * seed, 0.1 * seed] for seed in range(12)]))  # of 11 degrees of freedom: as of 9
+    assert many.interval == pytest.approx(2.262 * np.std(np.arange(12) / 10, ddof=1) / sqrt(12))
+
+
+def test_the_interval_covers_the_mean_in_95_of_100_samples() -> None:
+    rng = np.random.default_rng(5)
+    trials, seeds, tasks = 2000, 3, 200
+    covered = 0
+    for _ in range(trials):
+        values = 0.7 + rng.normal(0, 0.01, (seeds, 1)) + rng.normal(0, 0.1, tasks) + rng.normal(0, 0.05, (seeds, tasks))
+        found = mean_over(values)
+        covered += abs(found.mean - 0.7) < found.interval
+    assert 0.945 < covered / trials < 0.99  # a little too wide, never too narrow
+
+
+def trained(method: str, seed: int, *of_tasks: float, queries: int = 15) -> tuple[Entry, Figures]:
+    return entry(method, seed), Figures(method, 5, 1, "icons", {"icons": Accuracies(of_tasks, queries)}, None)
+
+
+def test_the_difference_from_mamlpp_is_of_pairs() -> None:
+    # Tasks differ far more than methods do: paired, the difference is told apart all the same.
+    reference = [trained("maml++", 1, 0.2, 0.5, 0.9), trained("maml++", 2, 0.22, 0.5, 0.9)]
+    ours = [trained("anil", 2, 0.2, 0.49, 0.88), trained("anil", 1, 0.18, 0.49, 0.89)]  # in another order
+    made = comparison([*reference, *ours], Protocol(), COMMAND)
+    first, second = made.rows
+    assert first.differences == {} and second.method == "anil"
+    found = second.differences["icons"]
+    of_tasks, of_seeds = np.array([-0.02, -0.01, -0.015]), np.array([-0.04 / 3, -0.05 / 3])
+    assert found.mean == pytest.approx(-0.015)
+    tasks, seeds = 1.96 * np.std(of_tasks, ddof=1) / sqrt(3), 12.706 * np.std(of_seeds, ddof=1) / sqrt(2)
+    assert found.interval == pytest.approx(sqrt(tasks**2 + seeds**2))
+    assert found.interval < second.in_domain.interval / 5
+
+
+def test_without_a_pair_there_is_no_difference() -> None:
+    reference = trained("maml++", 1, 0.2, 0.5)
+    for other in (trained("anil", 2, 0.2, 0.5), trained("anil", 1, 0.2, 0.5, 0.6)):  # another seed, other tasks
+        assert comparison([reference, other], Protocol(), COMMAND).rows[1].differences == {}
+    twice = [reference, (replace(reference[0], name="again"), reference[1]), trained("anil", 1, 0.1, 0.2)]
+    assert [row.differences for row in comparison(twice, Protocol(), COMMAND).rows] == [{}, {}, {}]
+    unknown = replace(trained("anil", 1, 0.2, 0.5)[0], seed=None), trained("anil", 1, 0.2, 0.5)[1]
+    assert comparison([reference, unknown], Protocol(), COMMAND).rows[1].differences == {}
+
+
+def test_markdown_and_csv_have_the_differences() -> None:
+    found = [trained("maml++", 1, 0.2, 0.5), trained("anil", 1, 0.21, 0.48), trained("boil", 2, 0.21, 0.48)]
+    made = comparison(found, Protocol(), COMMAND)
+    lines = markdown(made).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:7]]
+    assert [row[2] for row in cells] == ["minus MAML++", "---:", "–", "-0.50 ± 2.94", "–"]
+    assert {len(row) for row in cells} == {len(cells[0])}
+    assert any(line.startswith("- Minus MAML++: ") for line in lines)
+    rows = list(csv.DictReader(csv_text(made).splitlines()))
+    assert float(rows[1]["in_domain_difference"]) == pytest.approx(-0.005)
+    assert [row["in_domain_difference_interval"] for row in (rows[0], rows[2])] == ["", ""]
 
 
 def test_a_method_that_comes_twice_is_named_with_its_configuration() -> None:
@@ -116,11 +178,12 @@ def test_markdown() -> None:
 def test_csv_and_json() -> None:
     rows = list(csv.DictReader(csv_text(example()).splitlines()))
     assert [row["method"] for row in rows] == ["maml++", "p-meta-3.2", "maml"]
-    assert (rows[0]["in_domain_accuracy"], rows[0]["omniglot_accuracy"]) == ("0.6", "")
+    assert float(rows[0]["in_domain_accuracy"]) == pytest.approx(0.6) and rows[0]["omniglot_accuracy"] == ""
     assert float(rows[1]["memory_bytes"]) == 180_000 and float(rows[1]["memory_ratio"]) == pytest.approx(400 / 180)
     assert rows[1]["seeds"] == "1 2"
     value = json.loads(json.dumps(json_value(example())))
-    assert value["rows"][0]["accuracies"]["icons"] == {"mean": 0.6, "interval": 0.01, "queries": 15}
+    found = value["rows"][0]["accuracies"]["icons"]
+    assert found == {"mean": pytest.approx(0.6), "interval": pytest.approx(0.01), "queries": 15}
     assert value["rows"][0]["best_memory_ratio"] == 4 and value["protocol"]["tasks"] == 1000
 
 

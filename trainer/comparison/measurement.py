@@ -18,7 +18,7 @@ from pmeta.trainer.datasets.convert import fitted
 from pmeta.trainer.datasets.episodes import most_queries
 from pmeta.trainer.datasets.hashing import data_hash
 
-FORMAT = 2  # of stored figures: those of another one are measured again
+FORMAT = 3  # of stored figures: those of another one are measured again
 MAX_MODEL_BYTES = 4 << 30
 
 
@@ -32,11 +32,10 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """After adaptation: mean over tasks, in 0..1, and the half-width of its 95 % interval."""
+class Accuracies:
+    """After adaptation, of one model."""
 
-    mean: float
-    interval: float
+    of_tasks: tuple[float, ...]  # in 0..1
     queries: int  # per class
 
 
@@ -63,7 +62,7 @@ class Figures:
     ways: int
     shots: int
     data: str  # label of what it was trained on
-    accuracies: Mapping[str, Accuracy | Unavailable]  # by label of the data set
+    accuracies: Mapping[str, Accuracies | Unavailable]  # by label of the data set
     costs: Costs | None  # None: the device does not know such networks
 
 
@@ -102,20 +101,20 @@ class Finished:
     def figures(self) -> Figures | None:
         """Everything; None if something is not known yet. Raises DataError without tasks of the entry's own data."""
         self.own_test_data()
-        accuracies = {target.label: self.accuracy(target.data) for target in self.job.targets}
+        accuracies = {target.label: self.accuracies(target.data) for target in self.job.targets}
         known = {name: accuracy for name, accuracy in accuracies.items() if accuracy is not None}
         if self.lacks_costs or len(known) < len(accuracies):
             return None
         trained, name = self.trained, self.job.targets[0].label
         return Figures(trained.method, trained.ways, trained.shots, name, known, self.costs)
 
-    def accuracy(self, target: Dataset) -> Accuracy | Unavailable | None:
+    def accuracies(self, target: Dataset) -> Accuracies | Unavailable | None:
         """None: not known yet."""
         data = self.test_data(target)
         if isinstance(data, Unavailable):
             return data
-        value = self.job.store.get(self.key("accuracy", target, data))
-        return None if value is None else Accuracy(value["after"], value["after_interval"], data.queries)
+        value = self.job.store.get(self.key("accuracies", target, data))
+        return None if value is None else Accuracies(tuple(value["after"]), data.queries)
 
     @property
     def lacks_costs(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pmeta.codegen.files import read_file, replacement
 
-MAX_FILE_BYTES = 1 << 20
+MAX_FILE_BYTES = 64 << 20  # accuracies of three million tasks
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Store:
         """Raises OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacement(self._path(key)) as temporary:
-            temporary.write_text(json.dumps({"key": key, "value": value}, indent=1) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps({"key": key, "value": value}) + "\n", encoding="utf-8")
 
     def _path(self, key: Mapping[str, Any]) -> Path:
         text = json.dumps(key, sort_keys=True)

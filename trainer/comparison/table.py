@@ -1,11 +1,10 @@
-"""The comparison as data: one row for each configuration, grouped by task, means over seeds."""
+"""The comparison as data: one row for each configuration, grouped by task; means over tasks and seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
-from math import sqrt
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,16 @@ import numpy as np
 from pmeta.trainer.comparison.costs import Costs, PaperCosts
 from pmeta.trainer.comparison.entries import Entry
 from pmeta.trainer.comparison.labels import short_labels
-from pmeta.trainer.comparison.measurement import Accuracy, Figures, Protocol, Unavailable
+from pmeta.trainer.comparison.measurement import Accuracies, Figures, Protocol, Unavailable
+from pmeta.trainer.comparison.statistics import Floats, Mean, mean_over
 
 TITLES = {
     "maml": "MAML", "anil": "ANIL", "boil": "BOIL", "maml++": "MAML++",
     "p-meta-3.2": "p-Meta (3.2)", "p-meta-3.2+alpha-ch": "p-Meta (3.2+α^Ch)", "p-meta-3.2+3.3": "p-Meta (3.2+3.3)",
 }  # fmt: skip
-# Two-sided 95 % quantiles of Student's t for 1, 2, ... degrees of freedom; of more, the last one is a little too large.
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+REFERENCE = "maml++"  # the method that all others are compared with
+
+Trainings = Sequence[tuple[Entry, Figures]]  # of one configuration, with different seeds
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,15 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """After adaptation, in 0..1: mean over tasks and seeds, and the half-width of its 95 % interval."""
+
+    mean: float
+    interval: float
+    queries: int  # per class
+
+
+@dataclass(frozen=True)
 class Row:
     """One configuration."""
 
@@ -47,6 +57,7 @@ class Row:
     configuration: str
     seeds: tuple[int, ...]  # of its trainings
     accuracies: Mapping[str, Accuracy | Unavailable]  # by data set; group.data is the in-domain one
+    differences: Mapping[str, Mean]  # by data set: accuracy minus that of MAML++, where it had the same seeds and tasks
     costs: Costs | None  # None: for evaluation alone
 
     @property
@@ -91,44 +102,70 @@ def comparison(found: Sequence[tuple[Entry, Figures]], protocol: Protocol, comma
         if len(names) > 1
         for name, label in zip(names, short_labels(names), strict=True)
     }
-    rows = [_row(group, name, same, labels.get((group, name))) for (group, name), same in by_name.items()]
+    references = _references(by_name)
+    rows = [
+        _row(group, name, same, labels.get((group, name)), references.get(group))
+        for (group, name), same in by_name.items()
+    ]
     order = list(dict.fromkeys(row.group for row in rows))
     order.sort(key=lambda group: (group.data, group.ways, group.shots))
     return Comparison(tuple(sorted(rows, key=lambda row: order.index(row.group))), protocol, command)
 
 
-def over_seeds(accuracies: Sequence[Accuracy]) -> Accuracy:
-    """Mean of trainings that differ in their seed, measured on the same tasks.
-
-    The interval has a part for the seeds, by Student's t, and one for the tasks. The latter is not divided by the
-    number of seeds, because all see the same tasks: a little too wide.
-    """
-    means = [accuracy.mean for accuracy in accuracies]
-    tasks = float(np.mean([accuracy.interval**2 for accuracy in accuracies]))
-    if len(means) == 1:
-        return accuracies[0]
-    student = STUDENT[min(len(means) - 1, len(STUDENT)) - 1]
-    seeds = student**2 * float(np.var(means, ddof=1)) / len(means)
-    return Accuracy(float(np.mean(means)), sqrt(seeds + tasks), accuracies[0].queries)
+def _references(by_name: Mapping[tuple[Group, str], Trainings]) -> dict[Group, Trainings]:
+    """MAML++ of each group that has it once."""
+    found: dict[Group, list[Trainings]] = {}
+    for (group, _), same in by_name.items():
+        if same[0][1].method == REFERENCE:
+            found.setdefault(group, []).append(same)
+    return {group: several[0] for group, several in found.items() if len(several) == 1}
 
 
-def _row(group: Group, name: str, same: Sequence[tuple[Entry, Figures]], label: str | None) -> Row:
+def _row(group: Group, name: str, same: Trainings, label: str | None, reference: Trainings | None) -> Row:
     first = same[0][1]
     title = TITLES.get(first.method, first.method)
-    accuracies: dict[str, Accuracy | Unavailable] = {}
-    for data in first.accuracies:
-        values = [figures.accuracies[data] for _, figures in same]
-        measured = [value for value in values if isinstance(value, Accuracy)]
-        accuracies[data] = over_seeds(measured) if len(measured) == len(values) else values[0]
     return Row(
         group=group,
         name=title if label is None else f"{title}, {label}",
         method=first.method,
         configuration=name,
-        seeds=tuple(entry.seed for entry, _ in same if entry.seed is not None),
-        accuracies=accuracies,
+        seeds=_seeds(same),
+        accuracies={data: _accuracy(same, data) for data in first.accuracies},
+        differences={} if reference is None or reference is same else _differences(same, reference),
         costs=_mean_costs([figures.costs for _, figures in same if figures.costs is not None]),
     )
+
+
+def _seeds(same: Trainings) -> tuple[int, ...]:
+    return tuple(entry.seed for entry, _ in same if entry.seed is not None)
+
+
+def _of_tasks(same: Trainings, data: str) -> Floats | None:
+    """(seeds, tasks); None where the data set has no such tasks."""
+    found = [figures.accuracies.get(data) for _, figures in same]
+    measured = [one.of_tasks for one in found if isinstance(one, Accuracies)]
+    return np.array(measured) if len(measured) == len(found) else None
+
+
+def _accuracy(same: Trainings, data: str) -> Accuracy | Unavailable:
+    values, first = _of_tasks(same, data), same[0][1].accuracies[data]
+    if values is None or isinstance(first, Unavailable):
+        return next(one for _, figures in same if isinstance(one := figures.accuracies[data], Unavailable))
+    mean = mean_over(values)
+    return Accuracy(mean.mean, mean.interval, first.queries)
+
+
+def _differences(same: Trainings, reference: Trainings) -> dict[str, Mean]:
+    """Of pairs: trainings of one seed, which had the same initial weights and tasks, on the same test tasks."""
+    if sorted(_seeds(same)) != sorted(_seeds(reference)) or len(same) != len(_seeds(same)):
+        return {}
+    same, reference = (sorted(each, key=lambda one: one[0].seed or 0) for each in (same, reference))
+    found = {data: (_of_tasks(same, data), _of_tasks(reference, data)) for data in same[0][1].accuracies}
+    return {
+        data: mean_over(ours - theirs)
+        for data, (ours, theirs) in found.items()
+        if ours is not None and theirs is not None and ours.shape == theirs.shape
+    }
 
 
 def _mean_costs(costs: Sequence[Costs]) -> Costs | None:

@@ -81,8 +81,8 @@ def work(job: Job, show: Show) -> None:
         done = finished(job)
         assert done is not None
     for target in job.targets:
-        if done.accuracy(target.data) is None:
-            _measure_accuracy(done, target, show)
+        if done.accuracies(target.data) is None:
+            _measure_accuracies(done, target, show)
     if done.lacks_costs:
         _measure_costs(done, show)
 
@@ -116,15 +116,15 @@ def _train(job: Job, show: Show) -> None:
         save_model(training.best_model(), entry.model_path)
 
 
-def _measure_accuracy(done: Finished, target: Target, show: Show) -> None:
-    from pmeta.trainer.evaluation import evaluate
+def _measure_accuracies(done: Finished, target: Target, show: Show) -> None:
+    from pmeta.trainer.evaluation import outcomes
 
     data = done.test_data(target.data)
     assert isinstance(data, TaskSource)
     trained, tasks, device = _ready(done, data)
     count = _counter(show, target.label, len(tasks))
-    result = evaluate(trained.inner, trained.meta, tasks, trained.encoding, trained.sample_batch, device, count)
-    done.job.store.put(done.key("accuracy", target.data, data), result.as_dict())
+    _, after, _ = outcomes(trained.inner, trained.meta, tasks, trained.encoding, trained.sample_batch, device, count).T
+    done.job.store.put(done.key("accuracies", target.data, data), {"after": after.tolist()})
 
 
 def _measure_costs(done: Finished, show: Show) -> None:
