@@ -95,6 +95,11 @@ def test_what_the_device_cannot_do_is_evaluated_from_a_file_of_parameters(tmp_pa
     result = pmeta_train("evaluate", parameters, "--tasks", "3", "--queries", "2", "--json")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["ways"] == 3
+    # Said before any data are read: there are none here.
+    line = one_line_of(
+        pmeta_train("evaluate", parameters, "--deployed", "--data", "npz", "--path", tmp_path / "no.npz"), 3
+    )
+    assert "a file of parameters has no generated C" in line
     result = pmeta_train("attention", parameters, "--tasks", "2", "--out", tmp_path / "figure.png", "--json")
     assert result.returncode == 0, result.stderr
     assert len(json.loads(result.stdout)["ratio_mean"]) == 1

@@ -65,6 +65,9 @@ def evaluate(
     from pmeta.trainer.trained import load_trained
 
     loaded = load_trained(model, torch_on)
+    if deployed and loaded.model is None:
+        todo = "leave out --deployed, or evaluate a model.onnx"
+        raise ConfigError("a file of parameters has no generated C", "--deployed", todo)
     loaded = replace(loaded, sample_batch=sample_batch or loaded.sample_batch)
     ways, shots = ways or loaded.ways, shots or loaded.shots
     name, drawn = test_tasks(trained_for(loaded), data, path, option, split, ways, shots, queries, tasks, seed)
@@ -106,9 +109,7 @@ def measure_deployed(
     """Accuracy of the generated C, and how far PyTorch is from it."""
     from pmeta.trainer.deployed import evaluate_deployed
 
-    if trained.model is None:
-        todo = "leave out --deployed, or evaluate a model.onnx"
-        raise ConfigError("a file of parameters has no generated C", "--deployed", todo)
+    assert trained.model is not None
     model = replace(trained.model, adaptation=replace(trained.model.adaptation, sample_batch=trained.sample_batch))
     with tempfile.TemporaryDirectory(prefix="pmeta-") as folder:
         result = evaluate_deployed(model, tasks, Path(folder), workers, advance)
