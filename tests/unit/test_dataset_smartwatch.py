@@ -7,14 +7,13 @@ import io
 import tarfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from pmeta.codegen.errors import ConfigError, DataError
-from pmeta.trainer.commands import evaluate
+from pmeta.trainer.commands import model_tasks
 from pmeta.trainer.commands.common import SplitName
 from pmeta.trainer.datasets import smartwatch
 from pmeta.trainer.datasets.base import ONLY_QUERY, ONLY_SUPPORT, SPLITS
@@ -188,12 +187,10 @@ def test_options(option: dict[str, int], message: str) -> None:
 
 def test_no_exercise_can_be_left_out_of_a_test(file: Path) -> None:
     """An output means one exercise: with fewer of them, tasks would call them by other numbers."""
-    graph = SimpleNamespace(input_shape=(6, 1, 32))
-    model: Any = SimpleNamespace(record={"config": {"data": {"name": "smartwatch"}}}, ways=7,
-                                 inner=SimpleNamespace(graph=graph))  # fmt: skip
+    model = model_tasks.TrainedFor({"config": {"data": {"name": "smartwatch"}}}, 7, 1, (6, 1, 32))
     options = ["window=32"]
-    name, tasks = evaluate.test_tasks(model, None, file, options, SplitName.TEST, 7, 1, 1, 2, 0)
+    name, tasks = model_tasks.test_tasks(model, None, file, options, SplitName.TEST, 7, 1, 1, 2, 0)
     assert name == "smartwatch" and len(tasks) == 2
     assert all(exercise in text for task in tasks for exercise, text in zip(EXERCISES, task.class_names, strict=True))
     with pytest.raises(ConfigError, match="no class can be left out"):
-        evaluate.test_tasks(model, None, file, options, SplitName.TEST, 3, 1, 1, 2, 0)
+        model_tasks.test_tasks(model, None, file, options, SplitName.TEST, 3, 1, 1, 2, 0)
