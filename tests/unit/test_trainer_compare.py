@@ -131,16 +131,21 @@ def wait_for(path: Path, process: subprocess.Popen[Any]) -> None:
         time.sleep(0.02)
 
 
-def test_interrupted_by_the_terminal_it_saves_and_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    config = write_config(tmp_path / "maml.toml", "maml", iterations=150)
-    # As in a terminal: a shell that starts the tests in the background lets them ignore SIGINT.
-    program = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+def start(folder: Path, config: Path, on_sigint: str) -> subprocess.Popen[str]:
+    """In a process group of its own. on_sigint: a shell lets its background ignore it, a terminal does not."""
+    program = f"import signal; signal.signal(signal.SIGINT, signal.{on_sigint}); "
     program += "from pmeta.trainer.cli import main; main()"
-    command = [sys.executable, "-c", program, *map(str, arguments(tmp_path, config))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    command = [sys.executable, "-c", program, *map(str, arguments(folder, config))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_and_goes_on_as_if_nothing_had_been(tmp_path: Path, number: signal.Signals) -> None:
+    config = write_config(tmp_path / "maml.toml", "maml", iterations=150)
+    process = start(tmp_path, config, "default_int_handler" if number == signal.SIGINT else "SIG_IGN")
     run = tmp_path / "runs" / "maml"
     wait_for(run / "curve.jsonl", process)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, messages = process.communicate(timeout=200)
     assert process.returncode == 130, messages
     assert "run the same command to continue" in messages and "Traceback" not in messages
@@ -152,6 +157,20 @@ def test_interrupted_by_the_terminal_it_saves_and_goes_on_as_if_nothing_had_been
     done = pmeta_train("train", config, "--out", whole, "--run-dir", tmp_path / "whole", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert (run / "model.onnx").read_bytes() == whole.read_bytes()
+
+
+def test_without_the_command_the_workers_save_and_end(tmp_path: Path) -> None:
+    process = start(tmp_path, write_config(tmp_path / "maml.toml", "maml", iterations=3000), "SIG_IGN")
+    run = tmp_path / "runs" / "maml"
+    wait_for(run / "curve.jsonl", process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=200)  # the worker holds no end of these pipes
+    deadline = time.monotonic() + 200
+    while not (run / "checkpoint.pt").exists():
+        assert time.monotonic() < deadline, "not saved"
+        time.sleep(0.02)
+    reached = json.loads((run / "curve.jsonl").read_text().splitlines()[-1])["iteration"]
+    assert reached < 250, "it went on to the first checkpoint of every training"
 
 
 def test_one_that_fails_does_not_spoil_the_others(tmp_path: Path) -> None:

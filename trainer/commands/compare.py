@@ -28,6 +28,7 @@ from pmeta.trainer.comparison.table import Comparison, comparison
 from pmeta.trainer.comparison.text import csv_text, json_value, markdown
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.registry import DATASETS
+from pmeta.trainer.interrupt import sigterm_interrupts
 from pmeta.trainer.parallel import all_cores
 
 OTHER_DOMAINS = ("fashion-mnist", "animal-mnist", "emoji", "omniglot")  # tested on if they are at hand
@@ -161,7 +162,7 @@ def _work(jobs: Sequence[Job], limit: int | None) -> list[PmetaError]:
     if not jobs:
         return []
     at_once = min(limit or all_cores(), len(jobs))
-    with progress_bar() as progress:
+    with progress_bar() as progress, sigterm_interrupts():
         bars = Bars(progress, len(jobs))
         try:
             return Workers(at_once, bars.show).run(jobs)

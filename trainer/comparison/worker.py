@@ -2,7 +2,8 @@
 
 Reads a pickled Job from standard input, from the process that started it. Writes lines of JSON to standard output:
 {"stage", "done", "total", "note"} while it works, {"error": [class, what, where, todo]} if it ends with an error a user
-can act on. Its results are files: the model, and what lies in the store. SIGINT ends it after the current iteration.
+can act on. Its results are files: the model, and what lies in the store. SIGINT, or the end of the process that started
+it, ends it after the current iteration.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,6 +37,8 @@ Show = Callable[[str, int, int, str], None]  # (stage, how many of its parts are
 
 def main() -> NoReturn:
     """The process."""
+    # A command in the background ignores SIGINT, and this inherits it; here only the process that started it sends it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     events = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no event
     try:
@@ -42,7 +46,7 @@ def main() -> NoReturn:
         work(job, Events(events).show)
     except PmetaError as error:
         _end(error, events)
-    except (KeyboardInterrupt, BrokenPipeError):  # without the process that started it, nobody waits for the result
+    except KeyboardInterrupt:
         with suppress(BrokenPipeError):
             events.close()
         os._exit(INTERRUPTED)
@@ -62,15 +66,23 @@ class Events:
     """Writes how far the work is, now and then."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._stream, self._stage, self._next = stream, "", 0.0
+        self._stream, self._stage, self._next, self._broken = stream, "", 0.0, False
 
     def show(self, stage: str, done: int, total: int, note: str = "") -> None:
-        """A `Show`; the first and last part of every stage are always written."""
+        """A `Show`; the first and last part of every stage are always written.
+
+        Without the process that reads them nobody waits for the result: the first one that cannot be written is SIGINT.
+        """
         now = time.monotonic()
-        if stage == self._stage and done < total and now < self._next:
+        if self._broken or (stage == self._stage and done < total and now < self._next):
             return
         self._stage, self._next = stage, now + SECONDS_BETWEEN_EVENTS
-        print(json.dumps({"stage": stage, "done": done, "total": total, "note": note}), file=self._stream, flush=True)
+        event = json.dumps({"stage": stage, "done": done, "total": total, "note": note})
+        try:
+            print(event, file=self._stream, flush=True)
+        except BrokenPipeError:
+            self._broken = True
+            signal.raise_signal(signal.SIGINT)
 
 
 def work(job: Job, show: Show) -> None:
