@@ -15,7 +15,10 @@ import time
 from math import cos, pi, sqrt
 from pathlib import Path
 
+from pmeta.trainer.threads import SPINS
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 import numpy as np
 import torch

@@ -17,7 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
+from pmeta.trainer.threads import SPINS
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
 
 import torch
 import typer

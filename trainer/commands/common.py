@@ -17,6 +17,7 @@ from pmeta.trainer.allocator import keep_freed_memory
 from pmeta.trainer.datasets.base import Dataset
 from pmeta.trainer.datasets.registry import DATASETS, dataset
 from pmeta.trainer.settings import nearest
+from pmeta.trainer.threads import spin_briefly
 
 if TYPE_CHECKING:
     import torch
@@ -56,8 +57,7 @@ DataOptions = Annotated[
 
 def torch_device(choice: Device) -> torch.device:
     """The device to compute on. Raises BuildError without PyTorch, ConfigError without the GPU asked for."""
-    # Threads that spin while they wait are twenty times slower on a machine that is busy with other work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    spin_briefly()
     try:
         import torch
     except ImportError as error:
