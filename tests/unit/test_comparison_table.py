@@ -285,6 +285,12 @@ def finished_model(path: Path, method: str, seed: int, data: str = "00", name: s
     return path
 
 
+def test_a_model_in_the_working_directory_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_model(tmp_path / "mine" / "model.onnx", "maml", 1)
+    monkeypatch.chdir(tmp_path / "mine")
+    assert [one.name for one in entries_of([Path("model.onnx")], Path("runs"))] == ["mine"]
+
+
 def test_finished_models_are_seeds_of_one_row_if_nothing_else_differs(tmp_path: Path) -> None:
     def names(*models: Path) -> list[str]:
         return [one.name for one in entries_of(models, tmp_path / "runs")]

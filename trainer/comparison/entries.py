@@ -144,7 +144,7 @@ def _finished(file: Path) -> Entry:
     if not config:
         raise ConfigError("was not trained by pmeta-train", str(file), "compare models that were")
     data = dataset(config.get("data", {}), str(file))
-    name = file.parent.name if file.stem == MODEL_FILE else file.stem
+    name = file.resolve().parent.name if file.stem == MODEL_FILE else file.stem
     return Entry(name, file, data, record.get("seed"), settings=_settings(record))
 
 
