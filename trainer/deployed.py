@@ -24,8 +24,9 @@ from pmeta.codegen.plan.plan import make_plan
 from pmeta.codegen.project.c_source import Title, library_sources
 from pmeta.codegen.project.templates import files_in
 from pmeta.codegen.taskfile import Samples, Task
-from pmeta.trainer.evaluation import mean_and_interval, task_batch
+from pmeta.trainer.evaluation import task_batch
 from pmeta.trainer.export import from_model
+from pmeta.trainer.intervals import mean_and_interval
 from pmeta.trainer.objective import query_logits
 from pmeta.trainer.parallel import in_processes
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from pmeta.codegen.adaptation import InputEncoding
 from pmeta.codegen.taskfile import Samples, Task
 from pmeta.trainer.encoding import decode
 from pmeta.trainer.inner_loop import InnerLoop, MetaParameters
+from pmeta.trainer.intervals import mean_and_interval
 from pmeta.trainer.objective import TaskBatch, accuracies
 from pmeta.trainer.parallel import in_processes
 
@@ -35,9 +35,11 @@ class Evaluation:
     after: float
     after_interval: float
     loss: float  # query loss after adaptation
+    after_of_tasks: tuple[float, ...]  # what `after` is the mean of, in the order of the tasks
 
     def as_dict(self) -> dict[str, float]:
-        return asdict(self)
+        """The means and intervals."""
+        return {name: value for name, value in asdict(self).items() if name != "after_of_tasks"}
 
 
 def evaluate(
@@ -50,22 +52,7 @@ def evaluate(
     advance: Callable[[int], None] | None = None,
     workers: int | None = None,
 ) -> Evaluation:
-    """Adapt to every task and measure; arguments as of `outcomes`."""
-    before, after, loss = outcomes(inner, meta, tasks, encoding, sample_batch, device, advance, workers).T
-    return Evaluation(len(loss), *mean_and_interval(before), *mean_and_interval(after), float(loss.mean()))
-
-
-def outcomes(
-    inner: InnerLoop,
-    meta: MetaParameters,
-    tasks: Iterable[Task],
-    encoding: InputEncoding,
-    sample_batch: int,
-    device: torch.device,
-    advance: Callable[[int], None] | None = None,
-    workers: int | None = None,
-) -> Outcomes:
-    """Of every task, in order. All tasks have the same sizes; `advance` is told how many are done.
+    """Adapt to every task and measure. All tasks have the same sizes; `advance` is told how many are done.
 
     workers: so many processes, on a CPU, of one thread each; the figures do not depend on their number. None: here,
     with the threads that PyTorch has.
@@ -76,7 +63,9 @@ def outcomes(
         found.append(part)
         if advance is not None:
             advance(len(part))
-    return np.concatenate(found)
+    before, after, loss = np.concatenate(found).T
+    intervals = *mean_and_interval(before), *mean_and_interval(after)
+    return Evaluation(len(loss), *intervals, float(loss.mean()), tuple(after.tolist()))
 
 
 def _of_parts(
@@ -133,9 +122,3 @@ def task_batch(
         samples([t.support_x for t in tasks]), labels([t.support_y for t in tasks]),
         samples([t.query_x for t in tasks]), labels([t.query_y for t in tasks]),
     )  # fmt: skip
-
-
-def mean_and_interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """(mean, half-width of its 95 % confidence interval)."""
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return float(np.mean(values)), 1.96 * deviation / sqrt(len(values))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-SPINS = 1000  # some 20 µs
+SPINS = 1000  # some 20 µs, by estimate
 
 
 def spin_briefly() -> None:

@@ -19,13 +19,13 @@ from pmeta.trainer.comparison.costs import Costs, PaperCosts
 from pmeta.trainer.comparison.entries import Entry, FinishedModel, checked_model, entries_of
 from pmeta.trainer.comparison.measurement import Accuracies, Figures, Finished, Job, Protocol, Unavailable
 from pmeta.trainer.comparison.picture import DPI, PANEL, save_picture, spread, with_costs
-from pmeta.trainer.comparison.statistics import mean_over
 from pmeta.trainer.comparison.store import Store
 from pmeta.trainer.comparison.table import Comparison, comparison
 from pmeta.trainer.comparison.text import csv_text, json_value, markdown
 from pmeta.trainer.config import METHODS
 from pmeta.trainer.datasets.base import ClassSamples
 from pmeta.trainer.datasets.icons import Icons
+from pmeta.trainer.intervals import mean_over
 from tests.models import random_4conv
 
 pytestmark = pytest.mark.unit

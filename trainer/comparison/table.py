@@ -13,7 +13,7 @@ from pmeta.trainer.comparison.costs import Costs, PaperCosts
 from pmeta.trainer.comparison.entries import Entry
 from pmeta.trainer.comparison.labels import short_labels
 from pmeta.trainer.comparison.measurement import Accuracies, Figures, Protocol, Unavailable
-from pmeta.trainer.comparison.statistics import Floats, Mean, mean_over
+from pmeta.trainer.intervals import Floats, Mean, mean_over
 
 TITLES = {
     "maml": "MAML", "anil": "ANIL", "boil": "BOIL", "maml++": "MAML++",

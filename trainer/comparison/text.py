@@ -11,8 +11,8 @@ from typing import Any
 from pmeta.codegen.report.text import count_text
 from pmeta.trainer.comparison.costs import Costs
 from pmeta.trainer.comparison.measurement import Unavailable
-from pmeta.trainer.comparison.statistics import Mean
 from pmeta.trainer.comparison.table import Accuracy, Comparison, Group, Row
+from pmeta.trainer.intervals import Mean
 
 GIGA, KILO = 1e9, 1e3
 COSTS = (

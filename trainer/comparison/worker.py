@@ -129,14 +129,14 @@ def _train(job: Job, show: Show) -> None:
 
 
 def _measure_accuracies(done: Finished, target: Target, show: Show) -> None:
-    from pmeta.trainer.evaluation import outcomes
+    from pmeta.trainer.evaluation import evaluate
 
     data = done.test_data(target.data)
     assert isinstance(data, TaskSource)
     trained, tasks, device = _ready(done, data)
     count = _counter(show, target.label, len(tasks))
-    _, after, _ = outcomes(trained.inner, trained.meta, tasks, trained.encoding, trained.sample_batch, device, count).T
-    done.job.store.put(done.key("accuracies", target.data, data), {"after": after.tolist()})
+    result = evaluate(trained.inner, trained.meta, tasks, trained.encoding, trained.sample_batch, device, count)
+    done.job.store.put(done.key("accuracies", target.data, data), {"after": result.after_of_tasks})
 
 
 def _measure_costs(done: Finished, show: Show) -> None:

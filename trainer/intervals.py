@@ -23,6 +23,11 @@ class Mean:
     interval: float
 
 
+def mean_and_interval(values: Floats) -> tuple[float, float]:
+    """Over tasks, (N,): (mean, half-width of its 95 % interval)."""
+    return float(np.mean(values)), NORMAL * _standard_error(values)
+
+
 def mean_over(values: Floats) -> Mean:
     """values: (seeds, tasks), every seed's model on the same tasks.
 
